@@ -1,0 +1,220 @@
+"""What the API needs from the rest of the node, as one Protocol and the values that cross it.
+
+The API turns a dialect (OpenAI's JSON) into a `*Call` value and hands it to `Inference`. It never
+learns where the model runs: this process, a backend on this machine, or a peer. `node.dispatch`
+fulfils the Protocol; `tests/helpers/fakes.py` does too.
+
+Rules:
+
+1. `generate` returns once the first reply is there, so everything that can be retried invisibly has
+   been, and the HTTP status and headers can still tell the truth.
+2. An `Answer` yields *batches* of events: what has gathered since the last look. Each event still
+   becomes a chunk of its own; batching only saves writes.
+3. Whoever got an `Answer` must `aclose` it (or read it to its end). Closing early cancels the call
+   wherever it runs.
+4. Every failure is an `api.errors.ApiError`. Before the first reply it is raised by the method;
+   afterwards by the iterator.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. `None`: the model's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the answer must look like; `value` is JSON schema text, GBNF, a pattern, or a JSON list of strings."""
+
+    kind: Literal["json_schema", "json_object", "grammar", "regex", "choices"]
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateCall:
+    """One request for text. Exactly one of `messages_json`, `prompt` and `prompt_tokens` is set."""
+
+    model: str
+    request_id: str
+    caller: str = ""
+    messages_json: str | None = None
+    prompt: str | None = None
+    prompt_tokens: Sequence[int] | None = None
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    parallel_tool_calls: bool | None = None
+    template_json: str = ""
+    suffix: str = ""
+    echo_prompt: bool = False
+    sampling: Sampling = Sampling()
+    choices: int = 1
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    top_logprobs: int | None = None
+    """`None`: no logprobs. 0: those of the chosen tokens only."""
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedCall:
+    """Vectors for `inputs`, each a text or a list of token ids."""
+
+    model: str
+    request_id: str
+    caller: str = ""
+    inputs: Sequence[str | Sequence[int]]
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token and how likely it was; `top` are the alternatives, likeliest first."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+    top: "Sequence[Logprob]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of an answer, in whole characters. May be empty."""
+
+    choice: int
+    text: str
+    logprobs: Sequence[Logprob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the model's thinking, kept apart from the answer."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call; `id` and `name` come with the first piece of a call."""
+
+    choice: int
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a choice; `reason` is OpenAI's `finish_reason`."""
+
+    choice: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The last event of an answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished | Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who computed an answer, and why."""
+
+    node: str
+    """Name of the node, for `x-shoal-node`."""
+    why: str
+    """A few words, for `x-shoal-route`, e.g. "forwarded: holds it" or "local: loaded for this request"."""
+
+
+class Answer(Protocol):
+    """A running answer. Read it to its end, or close it."""
+
+    @property
+    def route(self) -> Route: ...
+
+    def batches(self) -> AsyncIterator[Sequence[Event]]:
+        """Events as they come, several at once when they have gathered."""
+        ...
+
+    async def aclose(self) -> None:
+        """Cancels what is left of the call, wherever it runs. Closing twice is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per input, in order."""
+
+    vectors: Sequence[Sequence[float]]
+    prompt_tokens: int
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as `GET /v1/models` lists it: once, however many nodes have it."""
+
+    name: str
+    created: int
+    """Unix seconds: when the first node known to have it got it."""
+    capabilities: Sequence[str]
+    context_length: int
+    """0 while unknown (not loaded anywhere)."""
+    loaded_on: Sequence[str]
+    """Names of the nodes that hold it ready."""
+    available_on: Sequence[str]
+    """Names of the nodes that have it on disk or loaded."""
+
+
+class Inference(Protocol):
+    """The mesh as one machine."""
+
+    async def generate(self, call: GenerateCall) -> Answer:
+        """Start a text answer; returns with its first reply in hand."""
+        ...
+
+    async def embed(self, call: EmbedCall) -> Embeddings: ...
+
+    def models(self) -> Sequence[ModelInfo]:
+        """Every model of the mesh, sorted by name."""
+        ...
+
+    def mesh(self) -> Mapping[str, Any]:
+        """The body of `GET /api/mesh`."""
+        ...
+
+    async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
+        """Load a model here or on the node with that name or id; returns when it is ready."""
+        ...
+
+    async def unload(self, model: str, node: str | None) -> Mapping[str, Any]:
+        """Unload a model here or on that node; `node=None`: wherever it is loaded."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Whether this node can take requests (`GET /readyz`)."""
+        ...

@@ -1,0 +1,1 @@
+"""What models exist, what runs each of them, and where their files are."""

@@ -1,0 +1,112 @@
+"""What nodes tell each other: values only, valid once constructed.
+
+`NodeRecord` is what one node says about itself. Only that node writes it; it is signed, so others may
+pass it on (`mesh.codec` signs, checks and bounds). The record with the highest
+`(incarnation, version)` wins.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NewType
+
+NodeId = NewType("NodeId", str)
+"""A libp2p peer id in its text form. Who a node is; its name is only what people call it."""
+
+
+class NodeState(StrEnum):
+    """What *this* node thinks of another one; never gossiped as such."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    LEFT = "left"
+
+
+class ModelState(StrEnum):
+    """Where a model is in its life on one node."""
+
+    ON_DISK = "on_disk"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that computes. Sizes in bytes."""
+
+    kind: str
+    name: str
+    memory_total: int
+    memory_free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """One model on one node."""
+
+    name: str
+    digest: str
+    engine: str
+    state: ModelState
+    slots: int = 0
+    busy: int = 0
+    queued: int = 0
+    context_length: int = 0
+    capabilities: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Names of the devices that hold it."""
+    created: int = 0
+    """Unix seconds, by the holder's clock: for people, never compared."""
+    tokens_per_second: float = 0.0
+    first_token_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """What a node says about itself."""
+
+    id: NodeId
+    name: str
+    incarnation: int
+    """Grows with every start of the node and every refuted suspicion."""
+    version: int
+    """Grows with every change within an incarnation."""
+    left: bool = False
+    """The node says good-bye: a clean shutdown."""
+    addresses: tuple[str, ...] = ()
+    """libp2p multiaddrs to dial."""
+    api_url: str = ""
+    software: str = ""
+    """Shoal's version, for people."""
+    devices: tuple[Device, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
+
+    def model(self, name: str) -> ModelRecord | None:
+        """The model of that name, if this node has it."""
+        return next((m for m in self.models if m.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node as seen from here."""
+
+    record: NodeRecord
+    state: NodeState
+    round_trip: float | None = None
+    """Seconds, measured; None for this node and for nodes never probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshView:
+    """Everything this node knows, at one moment. Immutable: safe to read from any thread."""
+
+    self_id: NodeId
+    members: Mapping[NodeId, Member] = MappingProxyType({})
+    """This node included."""
+
+    @property
+    def me(self) -> Member:
+        return self.members[self.self_id]

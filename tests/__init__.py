@@ -1,0 +1,1 @@
+"""Tests, mirrored by package; `e2e` runs real processes."""

@@ -1,0 +1,47 @@
+# Shoal's few commands. `make` lists them; ARGS="..." is passed on to run, test and bench.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check fix bench proto minnow clean
+SHELL := /bin/bash
+bin := .venv/bin
+
+help:   ## list these commands
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup:  ## install the pinned dependencies into .venv (once)
+	@scripts/setup.sh run
+
+run: setup   ## see a mesh answer: three nodes on this machine and one streamed chat
+	@$(bin)/shoal demo $(ARGS)
+
+test:   ## set up, then run the whole test suite (ARGS="-k gossip")
+	@scripts/setup.sh dev
+	@$(bin)/python -m pytest $(ARGS)
+
+check:  ## what must hold before a push: format, lint, types, import rules, stubs, fast tests
+	@scripts/setup.sh dev
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+	scripts/proto.sh --check
+	$(bin)/python -m pytest -m "not e2e and not lan and not slow" -n 2 $(ARGS)
+
+fix:    ## repair format and lint where a tool can
+	@scripts/setup.sh dev
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+bench:  ## measure speed and memory against yardsticks; prints a table, writes bench/results/
+	@scripts/setup.sh dev
+	@$(bin)/python -m bench $(ARGS)
+
+proto:  ## generate backends/rpc from proto/backend.proto
+	@scripts/setup.sh dev
+	scripts/proto.sh
+
+minnow: ## train the built-in model anew (under an hour on two cores)
+	@scripts/setup.sh dev
+	$(bin)/python -m gallery.minnow.train
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,7 +2,8 @@
 # Makes .venv with the pinned packages. Quick when nothing changed; safe to run again after a failure.
 #
 #   scripts/setup.sh run          what a node needs, llama engine included
-#   scripts/setup.sh dev          and what tests, checks and training need
+#   scripts/setup.sh dev          and what tests and checks need
+#   scripts/setup.sh train        and what training minnow needs (torch)
 #
 # Variables:
 #   PYTHON              the interpreter to use (default: the first of python3.14 ... python3 that is 3.11 or newer)
@@ -125,7 +126,6 @@ install_run() {
 make_venv
 once run install_run
 once llama install_llama
-if [ "$want" = dev ]; then
-    once dev install_pins dev
-    once train install_pins train
-fi
+[ "$want" = run ] || once dev install_pins dev
+# Torch is large, and only training and its few tests need it; CI has it so that nothing is skipped there.
+if [ "$want" = train ] || [ "${CI:-}" = true ]; then once train install_pins train; fi

@@ -1,0 +1,126 @@
+"""The settings of one node, each from the first of: flag, `SHOAL_…` variable, TOML file, default.
+
+`NodeConfig` is the one list of settings: the command line (`node.cli`) makes its flags from it, the file
+uses the same names with underscores. Durations are in seconds, sizes in bytes.
+"""
+
+import os
+import socket
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rapidfuzz import process
+
+from node.errors import ConfigError
+
+
+def default_data_dir() -> Path:
+    """`~/.local/share/shoal`, or where XDG_DATA_HOME says."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "shoal"
+
+
+def default_name() -> str:
+    """The host's name without its domain."""
+    return socket.gethostname().split(".")[0] or "node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything `shoal up` can be told."""
+
+    name: str = field(default_factory=default_name)
+    """What people call this node."""
+
+    host: str = "127.0.0.1"
+    """Where the API listens. Anything but loopback asks clients for the mesh's key, unless `open`."""
+
+    port: int = 8080
+    """API port; 0 picks a free one."""
+
+    data: Path = field(default_factory=default_data_dir)
+    """Identity, token, models and logs live here."""
+
+    token: str | None = field(default=None, repr=False)
+    """The mesh's shared secret, or a passphrase."""
+
+    token_file: Path | None = None
+    """A file to read the token from, so that it appears in no process list."""
+
+    peer: tuple[str, ...] = ()
+    """Nodes to dial where multicast does not reach: HOST:PORT or a multiaddr."""
+
+    mesh_host: str = "0.0.0.0"
+    """Where the mesh listens."""
+
+    mesh_port: int = 4001
+    """Mesh port; 0 picks a free one."""
+
+    mdns: bool = True
+    """Find nodes on the local network by mDNS."""
+
+    model: tuple[str, ...] = ()
+    """Models to load at start."""
+
+    open: bool = False
+    """Ask no key even where the API is reachable from other machines."""
+
+    load_wait: float = 120.0
+    """How long a request waits for its model to load before it is told 503."""
+
+    load_timeout: float = 600.0
+    """How long a load may take at all."""
+
+    grace: float = 10.0
+    """How long running answers may go on after SIGTERM."""
+
+    max_body: int = 32 * 1024 * 1024
+    """The largest request body, in bytes."""
+
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        for key in ("port", "mesh_port"):
+            if not 0 <= getattr(self, key) <= 65535:
+                raise ConfigError(f"{key}={getattr(self, key)} is not a port; use 0 to 65535")
+        for key in ("load_wait", "load_timeout", "grace", "max_body"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key}={getattr(self, key)} must not be negative")
+        if not 1 <= len(self.name) <= 64 or not self.name.isprintable():
+            raise ConfigError("name must be 1 to 64 printable characters")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigError(f"log_level={self.log_level!r} is not one of debug, info, warning, error")
+
+
+SETTINGS = frozenset(f.name for f in fields(NodeConfig))
+
+
+def unknown_key(key: str, known: Collection[str], where: str) -> ConfigError:
+    """The error for a misspelt key, with the nearest right one."""
+    match = process.extractOne(key, sorted(known), score_cutoff=60)
+    hint = f"did you mean {match[0]!r}?" if match else f"known: {', '.join(sorted(known))}"
+    return ConfigError(f"{where}: unknown setting {key!r}", hint=hint)
+
+
+def read_config_file(path: Path, known: Collection[str] = SETTINGS) -> Mapping[str, Any]:
+    """The settings of a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed, or has a key that is not in `known`.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for key, value in settings.items():
+        if key not in known:
+            raise unknown_key(key, known, str(path))
+        if isinstance(value, dict):
+            raise ConfigError(f"{path}: {key} must be a plain value, not a table")
+    return settings

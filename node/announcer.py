@@ -1,0 +1,60 @@
+"""Keeps the mesh told of what this node is and holds: on every change of a model, and of memory when it matters."""
+
+import asyncio
+import logging
+from importlib.metadata import version
+
+from mesh.mesh import Mesh
+from mesh.types import Device
+from node.devices import detect
+from node.local_models import LocalModels
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 5.0
+"""Seconds between looks at the models folder and at free memory."""
+
+MEMORY_STEP = 256 * 1024 * 1024
+"""Free memory is told in steps of this many bytes: it wobbles all the time, and each change is news to everyone."""
+
+
+class Announcer:
+    """Watches, and says `Mesh.announce`."""
+
+    def __init__(self, mesh: Mesh, local: LocalModels, *, name: str, api_url: str) -> None:
+        self._mesh = mesh
+        self._local = local
+        self._name = name
+        self._api_url = api_url
+        self._devices: tuple[Device, ...] = ()
+        local.on_change(self._announce)
+
+    async def ready(self) -> None:
+        """The first announcement."""
+        self._devices = await asyncio.to_thread(_devices)
+        await self._local.refresh()
+        self._announce()
+
+    async def run(self) -> None:
+        """Looks again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                self._devices = await asyncio.to_thread(_devices)
+                await self._local.refresh()
+            except OSError as error:
+                log.warning("could not look at models and devices: %s", error)
+            self._announce()
+
+    def _announce(self) -> None:
+        self._mesh.announce(
+            name=self._name,
+            api_url=self._api_url,
+            software=version("shoal"),
+            devices=self._devices,
+            models=self._local.records(),
+        )
+
+
+def _devices() -> tuple[Device, ...]:
+    return tuple(Device(d.kind, d.name, d.memory_total, d.memory_free // MEMORY_STEP * MEMORY_STEP) for d in detect())

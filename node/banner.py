@@ -1,0 +1,41 @@
+"""What a node prints when it is up: where it answers, how to use it, how another machine joins."""
+
+from rich.console import Console
+
+from gallery.catalog import Catalog
+from mesh.mesh import Mesh
+from node.config import NodeConfig
+from node.paths import DataFolder
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def show(
+    config: NodeConfig, folder: DataFolder, api_url: str, mesh: Mesh, catalog: Catalog, new_token: str | None
+) -> None:
+    """Prints it; the token only if it was made just now."""
+    is_local = config.host in ("127.0.0.1", "localhost", "::1")
+    access = (
+        "programs on this machine, no key"
+        if is_local
+        else "anyone, no key (--open)"
+        if config.open
+        else "with the mesh's key ('shoal token show')"
+    )
+    names = ", ".join(card.name for card in catalog.cards())
+    lines = [
+        f"[bold]{config.name}[/] is ready",
+        f"  API     {api_url}/v1   ({access})",
+        f"  mesh    port {mesh.port}, {'mDNS on' if config.mdns else 'mDNS off'}, id {mesh.self_id}",
+        f"  models  {names}; drop .gguf files into {folder.models}",
+    ]
+    if new_token is not None:
+        lines += [
+            "",
+            "This node made a new mesh. To join from another machine on this network:",
+            f"  [bold]shoal up --token {new_token}[/]",
+            "The token is kept here, and shown again only by 'shoal token show'.",
+        ]
+    elif len(mesh.view().members) == 1 and not config.peer:
+        lines.append("  join    another machine: 'shoal token show' prints the command")
+    console.print("\n".join(lines))

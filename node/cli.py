@@ -1,0 +1,367 @@
+"""The command line: what a person types. Each command only reads its arguments; the work is elsewhere.
+
+Every flag has a variable (`--mesh-port`: `SHOAL_MESH_PORT`), and the flags of `shoal up` a key in a TOML
+file (`mesh_port`). Errors are one line, with a second one that says what to do; `--debug` shows tracebacks.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from node.config import NodeConfig, default_data_dir, default_name, read_config_file
+from node.errors import CommandError, NodeError
+from node.paths import DataFolder
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Shoal(click.Group):
+    """Shows our errors as one line, and suggests the command that was meant."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NodeError as error:
+            if ctx.params.get("debug"):
+                raise
+            errors.print(f"shoal: {error}", style="red", markup=False)
+            if error.hint:
+                errors.print(f"  {error.hint}", style="dim", markup=False)
+            ctx.exit(1)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from rapidfuzz import process
+
+            match = process.extractOne(args[0], self.list_commands(ctx), score_cutoff=60)
+            if match:
+                raise click.UsageError(f"No such command {args[0]!r}. Did you mean {match[0]!r}?", ctx) from error
+            raise
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
+    """A click option whose variable is `SHOAL_` and its name."""
+    parameter = next(n for n in names if n.startswith("--")).split("/")[0].removeprefix("--no-").removeprefix("--")
+    variable = "SHOAL_" + parameter.upper().replace("-", "_")
+    return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
+data_option = option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_data_dir,
+    show_default="~/.local/share/shoal",
+    help="Folder for identity, token, models and logs.",
+)
+api_option = option(
+    "--api",
+    metavar="URL",
+    help="The node to talk to. Default: the one running here, else http://127.0.0.1:8080.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+@click.group(cls=Shoal, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("shoal"), prog_name="shoal")
+@click.option("--debug", is_flag=True, envvar="SHOAL_DEBUG", help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Several machines, one OpenAI-compatible service.
+
+    \b
+    shoal up                      start a node; the first one makes the mesh's token
+    shoal up --token shoal-...    start a node on another machine: they find each other
+    shoal status                  who is there, and who holds which model
+    shoal chat                    talk to a model, wherever it is loaded
+    shoal doctor                  why can't I see my other node?
+
+    Point any OpenAI client at http://127.0.0.1:8080/v1 of any node.
+    """
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Makes the file's settings the defaults of this command's flags."""
+    if path is None:
+        data = ctx.params.get("data") or default_data_dir()
+        path = DataFolder(data).config
+        if not path.exists():
+            return None
+    ctx.default_map = {**(ctx.default_map or {}), **_as_defaults(read_config_file(path))}
+    return path
+
+
+def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+
+
+@main.command()
+@option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    callback=_read_config,
+    help="TOML file with any of these settings (mesh_port = 4001). Default: shoal.toml in the data folder.",
+)
+@option("--name", default=default_name, show_default="the host's name", help="What people call this node.")
+@option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="API address. 0.0.0.0 serves the network, with a key.",
+)
+@option("--port", type=int, default=8080, show_default=True, help="API port; 0 picks a free one.")
+@data_option
+@option("--token", metavar="T", help="The mesh's token, or a passphrase. It is kept in the data folder.")
+@option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
+@option(
+    "--peer",
+    multiple=True,
+    metavar="ADDR",
+    help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
+)
+@option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens.")
+@option("--mesh-port", type=int, default=4001, show_default=True, help="Mesh port; 0 picks a free one.")
+@option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
+@option("--model", multiple=True, metavar="NAME", help="Load this model at start.")
+@option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
+@option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
+@option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")
+@option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
+@option("--max-body", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes.")
+@option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="How much to tell on stderr.",
+)
+def up(config: Path | None, **settings: Any) -> None:
+    """Start a node.
+
+    The first one makes a token and prints the command that joins another machine. Nodes with the same token
+    find each other on the local network; any of them answers for all.
+
+    \b
+    shoal up                                   this machine only; API on 127.0.0.1:8080
+    shoal up --host 0.0.0.0                    clients elsewhere too, with the mesh's key
+    shoal up --token T --peer 10.0.0.5:4001    join where multicast does not reach
+    shoal up --model minnow                    and load a model at once
+    """
+    from node.serve import run_node
+
+    sys.exit(run_node(NodeConfig(**settings)))
+
+
+@main.command()
+@option("--nodes", type=click.IntRange(2, 8), default=3, show_default=True, help="How many nodes to start.")
+@option("--once", is_flag=True, help="Stop after the answer; exit 0 if it came over the mesh.")
+def demo(nodes: int, once: bool) -> None:
+    """See a mesh answer: several nodes on this machine, one of them holds the built-in model.
+
+    One streamed chat goes through a node that does not hold it. Then the nodes stay up until Ctrl-C.
+    """
+    from node.demo import run_demo
+
+    sys.exit(run_demo(nodes, once, console))
+
+
+@main.command()
+@json_option
+@click.option("--watch", is_flag=True, help="Keep showing it, anew every second.")
+@api_option
+@data_option
+def status(as_json: bool, watch: bool, api: str | None, data: Path) -> None:
+    """Nodes, accelerators, models and who holds them, load."""
+    from rich.live import Live
+
+    from node.client import NodeClient
+    from node.status import render
+
+    client = NodeClient.find(api, data)
+    if as_json:
+        while True:
+            click.echo(json.dumps(client.get("/api/mesh"), indent=None if watch else 2))
+            if not watch:
+                return
+            time.sleep(1)
+    if not watch:
+        console.print(render(client.get("/api/mesh")))
+        return
+    with Live(render(client.get("/api/mesh")), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        try:
+            while True:
+                time.sleep(1)
+                live.update(render(client.get("/api/mesh")), refresh=True)
+        except KeyboardInterrupt:
+            pass
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("-m", "--message", help="Ask this one thing and exit.")
+@api_option
+@data_option
+def chat(model: str | None, message: str | None, api: str | None, data: Path) -> None:
+    """Talk to MODEL, wherever it is loaded; without one, to a model that is loaded.
+
+    Ctrl-C stops an answer, Ctrl-D ends the chat. Input can be piped in.
+    """
+    from node.chat import answer, default_model
+    from node.chat import chat as converse
+    from node.client import NodeClient
+
+    client = NodeClient.find(api, data)
+    model = model or default_model(client)
+    if message is None and not sys.stdin.isatty():
+        message = sys.stdin.read()
+    if message is not None:
+        answer(client, model, [{"role": "user", "content": message}], console)
+        return
+    console.print(f"[dim]{model}; Ctrl-C stops an answer, Ctrl-D ends the chat[/]")
+    converse(client, model, _ask, console)
+
+
+def _ask() -> str | None:
+    try:
+        return console.input("[bold cyan]> [/]")
+    except (EOFError, KeyboardInterrupt):
+        console.print()
+        return None
+
+
+@main.group()
+def models() -> None:
+    """List, load and unload models across the mesh."""
+
+
+@models.command("list")
+@json_option
+@api_option
+@data_option
+def models_list(as_json: bool, api: str | None, data: Path) -> None:
+    """Every model of the mesh and where it is."""
+    from rich.table import Table
+
+    from node.client import NodeClient
+
+    found = NodeClient.find(api, data).get("/v1/models")["data"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("model", "loaded on", "available on", "can"):
+        table.add_column(heading)
+    for model in found:
+        table.add_row(
+            model["id"],
+            ", ".join(model.get("loaded_on", ())) or "-",
+            ", ".join(model.get("available_on", ())) or "-",
+            ", ".join(model.get("capabilities", ())),
+        )
+    console.print(table)
+
+
+def _change(verb: str, model: str, node: str | None, api: str | None, data: Path, as_json: bool) -> None:
+    from urllib.parse import quote
+
+    from node.client import NodeClient
+
+    client = NodeClient.find(api, data)
+    body = {"node": node} if node else {}
+    with errors.status(f"{verb}ing {model} ..."):
+        result = client.post(f"/api/models/{quote(model, safe='')}/{verb}", body)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    where = ", ".join(result["nodes"]) or "no node"
+    console.print(f"{model} {verb}ed on {where}")
+
+
+@models.command("load")
+@click.argument("name")
+@click.option("--node", metavar="N", help="Name or id of the node. Default: one that has the file.")
+@json_option
+@api_option
+@data_option
+def models_load(name: str, node: str | None, as_json: bool, api: str | None, data: Path) -> None:
+    """Load a model; returns when it is ready."""
+    _change("load", name, node, api, data, as_json)
+
+
+@models.command("unload")
+@click.argument("name")
+@click.option("--node", metavar="N", help="Name or id of the node. Default: wherever it is loaded.")
+@json_option
+@api_option
+@data_option
+def models_unload(name: str, node: str | None, as_json: bool, api: str | None, data: Path) -> None:
+    """Free a model's memory; running answers finish first."""
+    _change("unload", name, node, api, data, as_json)
+
+
+@main.group()
+def token() -> None:
+    """The mesh's shared secret."""
+
+
+@token.command("new")
+@data_option
+@click.option("--force", is_flag=True, help="Replace the token there is; this node leaves its mesh.")
+def token_new(data: Path, force: bool) -> None:
+    """Make a new token and keep it in the data folder."""
+    from node.token_store import new_token
+
+    new_token(DataFolder(data), replace=force)
+    console.print(f"A new token is in {DataFolder(data).token}. See it with: shoal token show")
+
+
+@token.command("show")
+@json_option
+@data_option
+def token_show(as_json: bool, data: Path) -> None:
+    """Print the token, the join command and the API key that follow from it."""
+    from mesh.token import MeshKeys
+    from node.token_store import stored_token
+
+    text = stored_token(DataFolder(data))
+    if text is None:
+        raise CommandError(f"no token in {data} yet", hint="'shoal up' or 'shoal token new' makes one")
+    key = MeshKeys.from_token(text).api_key
+    if as_json:
+        click.echo(json.dumps({"token": text, "api_key": key}))
+        return
+    console.print(f"token    {text}\njoin     shoal up --token {text}\nAPI key  {key}", markup=False)
+
+
+@main.command()
+@json_option
+@click.option("--peer", metavar="HOST:PORT", help="Also try to reach this mesh address.")
+@api_option
+@data_option
+def doctor(as_json: bool, peer: str | None, api: str | None, data: Path) -> None:
+    """Why can't I see my other node? Checks this machine, the node on it, and the network around.
+
+    Exits 1 when something is wrong.
+    """
+    from node.client import NodeClient
+    from node.doctor import examine, render
+
+    findings = examine(DataFolder(data), NodeClient.find(api, data), peer)
+    if as_json:
+        click.echo(json.dumps([f.as_dict() for f in findings], indent=2))
+    else:
+        console.print(render(findings))
+    sys.exit(any(f.verdict == "wrong" for f in findings))

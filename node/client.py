@@ -1,0 +1,118 @@
+"""How the commands talk to a running node: its HTTP API, as any other client would.
+
+Which node: `--api`, else the one that runs on the given data folder (`running.json`), else
+`http://127.0.0.1:8080`. Which key: `SHOAL_API_KEY`, else the one derived from the token in the data folder.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mesh.errors import TokenError
+from mesh.token import MeshKeys
+from node.errors import CommandError
+from node.paths import DataFolder
+
+DEFAULT_API = "http://127.0.0.1:8080"
+
+QUICK = httpx.Timeout(10.0)
+PATIENT = httpx.Timeout(10.0, read=None)
+"""For calls that load a model or stream an answer: only connecting is timed."""
+
+
+class NodeClient:
+    """A connection to one node."""
+
+    def __init__(self, api: str, key: str | None = None) -> None:
+        self.api = api.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # The node is on this machine or this network: a proxy from the environment would only be in the way.
+        self._http = httpx.Client(base_url=self.api, headers=headers, timeout=QUICK, trust_env=False)
+
+    @classmethod
+    def find(cls, api: str | None, data: Path) -> "NodeClient":
+        """The node that is meant (see the module's docstring)."""
+        folder = DataFolder(data)
+        return cls(api or _running_api(folder) or DEFAULT_API, os.environ.get("SHOAL_API_KEY") or _key(folder))
+
+    def get(self, path: str) -> Any:
+        """The JSON at `path`.
+
+        Raises:
+            CommandError: the node is not there, or it answers with an error.
+        """
+        return self._send("GET", path)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON answer to a POST that may take as long as it takes."""
+        return self._send("POST", path, json=body, timeout=PATIENT)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
+        """The events of a streamed answer, each with the answer's headers."""
+        try:
+            with self._http.stream("POST", path, json=body, timeout=PATIENT) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                for line in response.iter_lines():
+                    if not line.startswith("data:"):
+                        continue
+                    data = line[5:].strip()
+                    if data == "[DONE]":
+                        return
+                    event = json.loads(data)
+                    if "error" in event:
+                        raise CommandError(event["error"]["message"])
+                    yield response.headers, event
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **kwargs)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _refusal(response)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise CommandError(
+                f"{self.api} answers, but not as a Shoal node", hint="point at one with --api URL"
+            ) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> CommandError:
+        if isinstance(error, httpx.ConnectError):
+            return CommandError(
+                f"no node answers at {self.api}",
+                hint="start one with 'shoal up', or point at one with --api URL",
+            )
+        return CommandError(f"{self.api}: {error or type(error).__name__}")
+
+
+def _refusal(response: httpx.Response) -> CommandError:
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url} answered {response.status_code}"
+    hint = "set SHOAL_API_KEY; 'shoal token show' prints the key" if response.status_code == 401 else ""
+    return CommandError(message, hint=hint)
+
+
+def _running_api(folder: DataFolder) -> str | None:
+    try:
+        running = json.loads(folder.running.read_text(encoding="utf-8"))
+        return str(running["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _key(folder: DataFolder) -> str | None:
+    try:
+        return MeshKeys.from_token(folder.token.read_text(encoding="utf-8").strip()).api_key
+    except (OSError, TokenError):
+        return None

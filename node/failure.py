@@ -1,0 +1,82 @@
+"""What a failed call means: whose fault it was, whether another node may do better, what the client is told.
+
+Pure. A call fails in one of three ways: the backend says so (a status and code of the backend protocol),
+the backend is gone, or the peer is. Only the first can be the client's fault; the others are always worth
+trying elsewhere.
+"""
+
+from dataclasses import dataclass
+
+from api import errors
+from node.backend_errors import (
+    BackendCallError,
+    BackendError,
+    BackendLoadError,
+    BackendLoadingError,
+    BackendStoppedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailure:
+    """A failed call, in the terms of `proto/backend.proto`; `status` is the gRPC status name."""
+
+    status: str
+    code: str
+    message: str
+    param: str = ""
+
+    @property
+    def is_clients_fault(self) -> bool:
+        """The request can never work, on any node that holds this model."""
+        return self.status in ("INVALID_ARGUMENT", "UNIMPLEMENTED", "OUT_OF_RANGE")
+
+    @property
+    def is_final(self) -> bool:
+        """Trying another node is of no use."""
+        return self.is_clients_fault or self.status == "CANCELLED"
+
+
+LOST = CallFailure("UNAVAILABLE", "backend_lost", "the node that was answering is gone")
+"""The process or the peer went away."""
+
+
+def of_backend_error(error: BackendError) -> CallFailure:
+    """What an error of a backend on this machine means, in the terms that also cross the mesh."""
+    match error:
+        case BackendCallError():
+            return CallFailure(error.status, error.code, error.message, error.param)
+        case BackendLoadError():
+            return CallFailure("UNAVAILABLE", "model_load_failed", str(error))
+        case BackendLoadingError():
+            return CallFailure("UNAVAILABLE", "model_loading", str(error))
+        case BackendStoppedError():
+            return CallFailure("UNAVAILABLE", "stopped", str(error))
+        case _:
+            return CallFailure(LOST.status, LOST.code, str(error))
+
+
+def to_api_error(failure: CallFailure, model: str) -> errors.ApiError:
+    """What the client is told when nobody else is left to try."""
+    message, param = failure.message, failure.param or None
+    match failure.status, failure.code:
+        case _, "context_length_exceeded":
+            return errors.ContextLengthError(message, param=param or "messages")
+        case "INVALID_ARGUMENT" | "OUT_OF_RANGE", code:
+            return errors.InvalidRequestError(message, code=code or None, param=param)
+        case "UNIMPLEMENTED", _:
+            return errors.UnsupportedError(message or f"model {model!r} cannot do that", param=param)
+        case _, "queue_full":
+            return errors.TooManyRequestsError(message, retry_after=1)
+        case _, "model_loading":
+            return errors.ModelLoadingError(message, retry_after=5)
+        case _, "model_load_failed":
+            return errors.ModelFailedError(message)
+        case _, "model_not_found":
+            return errors.ModelNotFoundError(message, param="model")
+        case "RESOURCE_EXHAUSTED", _:
+            return errors.UnavailableError(message, code=failure.code or None, retry_after=5)
+        case "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "CANCELLED", _:
+            return errors.BackendFailedError(f"model {model!r}: {message}", retry_after=1)
+        case _:
+            return errors.BackendFailedError(f"model {model!r}: {message}")

@@ -1,0 +1,147 @@
+"""The models of this node: what is on its disk, what runs, and calls to it.
+
+Joins the gallery (which models, where), their digests, and the supervisor (which run). A model is loaded by
+the first call that needs it; however many wait, it is one load.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+
+from gallery.card import ModelCard
+from gallery.catalog import Catalog
+from gallery.digest import DigestCache
+from mesh.types import ModelRecord, ModelState
+from node.backend_client import Requests
+from node.backend_errors import BackendCallError
+from node.config import NodeConfig
+from node.lifecycle import State
+from node.replies import LocalReplies
+from node.supervisor import Backend, BackendSpec, BackendStatus, Supervisor
+
+log = logging.getLogger(__name__)
+
+MODEL_STATE = {
+    State.STARTING: ModelState.LOADING,
+    State.LOADING: ModelState.LOADING,
+    State.BACKING_OFF: ModelState.LOADING,
+    State.READY: ModelState.READY,
+    State.DRAINING: ModelState.DRAINING,
+    State.STOPPED: ModelState.ON_DISK,
+}
+"""How the mesh is told of a backend's state."""
+
+
+class LocalModels:
+    """What this node can run by itself. Lives in the node's event loop."""
+
+    def __init__(self, catalog: Catalog, digests: DigestCache, supervisor: Supervisor, config: NodeConfig) -> None:
+        self._catalog = catalog
+        self._digests = digests
+        self._supervisor = supervisor
+        self._config = config
+        self._digest_by_name: dict[str, str] = {}
+        self._reported: set[str] = set()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """`callback` is called after every change of a backend."""
+        self._supervisor.on_change = callback
+
+    async def refresh(self) -> None:
+        """Looks at the models folder; new files are hashed before they are announced."""
+        self._catalog.refresh()
+        for problem in self._catalog.problems:
+            if str(problem) not in self._reported:
+                self._reported.add(str(problem))
+                log.warning("%s", problem)
+        digests = {}
+        for card in self._catalog.cards():
+            try:
+                digests[card.name] = await self._digests.digest(card)
+            except OSError as error:
+                log.warning("model %s cannot be read: %s", card.name, error)
+        self._digest_by_name = digests
+
+    def records(self) -> tuple[ModelRecord, ...]:
+        """Every model of this node, as the mesh is told."""
+        running = {(s.name, s.digest): s for s in self._supervisor.backends}
+        records = []
+        for card in self._catalog.cards():
+            digest = self._digest_by_name.get(card.name)
+            if digest is not None:
+                records.append(_record(card, digest, running.get((card.name, digest))))
+        return tuple(records)
+
+    async def call(self, model: str, digest: str, method: str, messages: Requests) -> LocalReplies:
+        """A call to a model, which is loaded first if need be.
+
+        Raises:
+            BackendError: it is not here, cannot be loaded, or does not take the call.
+        """
+        # A backend that is unloaded between `ensure` and `call` is asked for once more.
+        for _ in range(2):
+            backend = self._supervisor.ready(model, digest) or await self._ensure(model, digest)
+            if backend.is_ready:
+                break
+        return LocalReplies(backend.call(method, messages))
+
+    async def load(self, model: str) -> None:
+        """Loads a model because a person asks: returns when it is ready.
+
+        Raises:
+            BackendError: it is not here or cannot be loaded.
+        """
+        await self._supervisor.ensure(self._spec(model, ""), timeout=self._config.load_timeout, explicit=True)
+
+    async def unload(self, model: str) -> None:
+        """Frees a model after its running calls."""
+        await self._supervisor.unload(model, grace=self._config.grace)
+
+    async def _ensure(self, model: str, digest: str) -> Backend:
+        return await self._supervisor.ensure(self._spec(model, digest), timeout=self._config.load_wait)
+
+    def _spec(self, model: str, digest: str) -> BackendSpec:
+        card = self._catalog.lookup(model)
+        own = self._digest_by_name.get(card.name) if card is not None else None
+        if card is None or own is None:
+            raise BackendCallError("NOT_FOUND", "model_not_found", f"node {self._config.name} has no model {model!r}")
+        if digest not in ("", own):
+            raise BackendCallError(
+                "FAILED_PRECONDITION", "digest_mismatch", f"node {self._config.name} has another {model!r}"
+            )
+        return BackendSpec(
+            name=card.name,
+            digest=own,
+            engine=card.engine,
+            path=str(card.path or ""),
+            settings_json=json.dumps(dict(card.settings)),
+            capabilities=tuple(card.capabilities),
+            created=card.created,
+        )
+
+
+def _record(card: ModelCard, digest: str, status: BackendStatus | None) -> ModelRecord:
+    if status is None or status.state is State.STOPPED:
+        return ModelRecord(
+            name=card.name,
+            digest=digest,
+            engine=card.engine,
+            state=ModelState.ON_DISK,
+            capabilities=tuple(card.capabilities),
+            created=card.created,
+        )
+    return ModelRecord(
+        name=card.name,
+        digest=digest,
+        engine=card.engine,
+        state=MODEL_STATE[status.state],
+        slots=status.slots,
+        busy=status.busy,
+        queued=status.queued,
+        context_length=status.context_length,
+        capabilities=status.capabilities,
+        devices=status.devices,
+        created=card.created,
+        tokens_per_second=status.tokens_per_second,
+        first_token_seconds=status.first_token_seconds,
+    )

@@ -1,0 +1,80 @@
+"""Where a node keeps things in its data folder. The folder is private to its user (mode 0700)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.errors import StartError
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """The data folder of one node."""
+
+    root: Path
+
+    @property
+    def token(self) -> Path:
+        """The mesh's token, mode 0600."""
+        return self.root / "token"
+
+    @property
+    def models(self) -> Path:
+        """`.gguf` files dropped here are usable by name at once."""
+        return self.root / "models"
+
+    @property
+    def logs(self) -> Path:
+        """One log per backend."""
+        return self.root / "logs"
+
+    @property
+    def digests(self) -> Path:
+        """What was hashed before, so that a large file is read once."""
+        return self.root / "digests.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the node that uses this folder."""
+        return self.root / "lock"
+
+    @property
+    def running(self) -> Path:
+        """Where a running node says how to reach it; gone when it is not running."""
+        return self.root / "running.json"
+
+    @property
+    def config(self) -> Path:
+        """The settings file that is read when no other is named."""
+        return self.root / "shoal.toml"
+
+    def make(self) -> None:
+        """Creates the folder and what belongs in it.
+
+        Raises:
+            StartError: it cannot be created or written to.
+        """
+        try:
+            for folder in (self.root, self.models, self.logs):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StartError(
+                f"data folder {self.root}: {error.strerror}", hint="choose another with --data DIR"
+            ) from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise StartError(f"data folder {self.root} is not writable", hint="choose another with --data DIR")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its user may read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

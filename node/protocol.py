@@ -1,0 +1,149 @@
+"""Between the API's values (`api.ports`) and the backend protocol's messages (`backends.rpc`).
+
+Pure translation, both ways, in one place, so that neither the API nor the backends know of each other.
+The reading side is on the path of every token: it stays plain.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import orjson
+
+from api.ports import (
+    Constraint,
+    EmbedCall,
+    Event,
+    Finished,
+    GenerateCall,
+    Logprob,
+    ReasoningDelta,
+    Sampling,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from backends.rpc import backend_pb2 as pb
+
+GENERATE = "Generate"
+EMBED = "Embed"
+
+OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_name["Backend"].methods) - {
+    "Describe",
+    "Load",
+    "Unload",
+    "WatchState",
+}
+"""Calls of the backend protocol that a peer may make; the others belong to the node that owns the backend."""
+
+
+def generate_request(call: GenerateCall, digest: str) -> bytes:
+    """The serialized `GenerateRequest` for a call, meant for the model with that digest."""
+    request = pb.GenerateRequest(
+        request_id=call.request_id,
+        model_digest=digest,
+        caller=call.caller,
+        tools_json=call.tools_json,
+        tool_choice_json=call.tool_choice_json,
+        template_json=call.template_json,
+        suffix=call.suffix,
+        echo_prompt=call.echo_prompt,
+        sampling=_sampling(call.sampling),
+        choices=call.choices,
+        stop=call.stop,
+        ignore_eos=call.ignore_eos,
+    )
+    if call.messages_json is not None:
+        request.messages_json = call.messages_json
+    elif call.prompt is not None:
+        request.prompt = call.prompt
+    elif call.prompt_tokens is not None:
+        request.prompt_tokens.ids.extend(call.prompt_tokens)
+    if call.parallel_tool_calls is not None:
+        request.parallel_tool_calls = call.parallel_tool_calls
+    if call.max_tokens is not None:
+        request.max_tokens = call.max_tokens
+    if call.top_logprobs is not None:
+        request.top_logprobs = call.top_logprobs
+    if call.constraint is not None:
+        request.constraint.CopyFrom(_constraint(call.constraint))
+    return request.SerializeToString()
+
+
+def embed_request(call: EmbedCall, digest: str) -> bytes:
+    """The serialized `EmbedRequest` for a call, meant for the model with that digest."""
+    request = pb.EmbedRequest(request_id=call.request_id, model_digest=digest, dimensions=call.dimensions)
+    for item in call.inputs:
+        if isinstance(item, str):
+            request.inputs.add(text=item)
+        else:
+            request.inputs.add(tokens=pb.TokenIds(ids=item))
+    return request.SerializeToString()
+
+
+def embed_vectors(replies: Iterable[bytes]) -> tuple[list[Sequence[float]], int]:
+    """Vectors and prompt tokens of an `EmbedReply`."""
+    vectors: list[Sequence[float]] = []
+    prompt_tokens = 0
+    for raw in replies:
+        reply = pb.EmbedReply.FromString(raw)
+        vectors.extend(list(vector.values) for vector in reply.vectors)
+        prompt_tokens += reply.prompt_tokens
+    return vectors, prompt_tokens
+
+
+def generate_events(replies: Iterable[bytes]) -> list[Event]:
+    """The events of a batch of serialized `GenerateReply` messages, in order."""
+    return list(_events(replies))
+
+
+def _events(replies: Iterable[bytes]) -> Iterator[Event]:
+    for raw in replies:
+        for event in pb.GenerateReply.FromString(raw).events:
+            kind = event.WhichOneof("event")
+            if kind == "text":
+                text = event.text
+                logprobs = [_logprob(p) for p in text.logprobs] if text.logprobs else ()
+                yield TextDelta(event.choice, text.text, logprobs)
+            elif kind == "reasoning":
+                yield ReasoningDelta(event.choice, event.reasoning.text)
+            elif kind == "tool_call":
+                call = event.tool_call
+                yield ToolCallDelta(event.choice, call.index, call.id, call.name, call.arguments)
+            elif kind == "finished":
+                yield Finished(event.choice, event.finished.reason)
+            elif kind == "usage":
+                usage = event.usage
+                yield Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+
+
+def _logprob(message: pb.TokenLogprob) -> Logprob:
+    top = [_logprob(alternative) for alternative in message.top]
+    return Logprob(message.token, message.token_bytes, message.logprob, top)
+
+
+def _sampling(sampling: Sampling) -> pb.Sampling:
+    return pb.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        typical_p=sampling.typical_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repeat_penalty=sampling.repeat_penalty,
+        seed=None if sampling.seed is None else sampling.seed & 0xFFFFFFFF,
+        logit_bias=dict(sampling.logit_bias),
+    )
+
+
+def _constraint(constraint: Constraint) -> pb.Constraint:
+    match constraint.kind:
+        case "json_object":
+            return pb.Constraint(json_object=True)
+        case "choices":
+            return pb.Constraint(choices=pb.Constraint.Choices(texts=orjson.loads(constraint.value)))
+        case "json_schema":
+            return pb.Constraint(json_schema=constraint.value)
+        case "grammar":
+            return pb.Constraint(grammar=constraint.value)
+        case "regex":
+            return pb.Constraint(regex=constraint.value)

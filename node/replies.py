@@ -1,0 +1,32 @@
+"""The replies of a call, from wherever: batches of serialized messages, as they come."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from node.backend_client import BackendCall
+
+
+class Replies(Protocol):
+    """Read to its end, or closed. Closing cancels the call where it runs."""
+
+    def __aiter__(self) -> AsyncIterator[list[bytes]]: ...
+
+    async def __anext__(self) -> list[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class LocalReplies:
+    """The replies of a backend on this machine. A backend has gathered its events already: one at a time."""
+
+    def __init__(self, call: BackendCall) -> None:
+        self._call = call
+
+    def __aiter__(self) -> "LocalReplies":
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        return [await self._call.__anext__()]
+
+    async def aclose(self) -> None:
+        self._call.cancel()

@@ -1,0 +1,241 @@
+"""One running node: the place where everything is wired together, started in order and stopped in order.
+
+    data folder, token, identity  ->  gallery, supervisor  ->  mesh  ->  API  ->  announce, "ready"
+
+Stopping goes the other way round: new requests are refused, peers are told, running answers get their
+grace, backends end, the mesh closes. A second signal ends it at once.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvloop
+
+from api.app import create_app
+from api.config import ApiConfig
+from api.serve import ApiServer
+from gallery.catalog import Catalog
+from gallery.digest import DigestCache
+from mesh.config import MeshConfig
+from mesh.errors import MeshError
+from mesh.identity import Identity
+from mesh.mesh import Mesh
+from mesh.token import MeshKeys
+from node import banner
+from node.announcer import Announcer
+from node.config import NodeConfig
+from node.dispatch import Dispatcher
+from node.errors import StartError
+from node.lifecycle import LifecycleConfig
+from node.local_models import LocalModels
+from node.parent import exit_with_parent
+from node.paths import DataFolder, write_private
+from node.serving import PeerService
+from node.supervisor import Supervisor
+from node.token_store import settle_token
+
+log = logging.getLogger(__name__)
+
+
+def run_node(config: NodeConfig) -> int:
+    """Runs a node until it is told to stop; the exit code.
+
+    Raises:
+        NodeError: it could not start; the message says why.
+    """
+    exit_with_parent()
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    _quiet_libraries()
+    uvloop.run(_run(config))
+    return 0
+
+
+async def _run(config: NodeConfig) -> None:
+    stop = _Stop(asyncio.get_running_loop())
+    async with running_node(config) as node:
+        await stop.asked.wait()
+        log.info("stopping; running answers get %.0f s, a second signal ends it at once", config.grace)
+        await node.drain(config.grace)
+
+
+class RunningNode:
+    """A node that is up."""
+
+    def __init__(self, dispatcher: Dispatcher, peers: PeerService, server: ApiServer, mesh: Mesh) -> None:
+        self.dispatcher = dispatcher
+        self.server = server
+        self.mesh = mesh
+        self._peers = peers
+
+    async def drain(self, grace: float) -> None:
+        """Refuses new work, tells the peers, and lets running answers finish for `grace` seconds."""
+        self.dispatcher.is_draining = self._peers.is_draining = True
+        self.mesh.announce_leaving()
+        await asyncio.gather(self.server.stop(grace), self._peers.finish(grace))
+
+
+@asynccontextmanager
+async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
+    """A node from start to stop.
+
+    Raises:
+        NodeError: it could not start.
+    """
+    folder = DataFolder(config.data)
+    folder.make()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_only_node_in(folder))
+        token, is_new_token = settle_token(config, folder)
+        keys = await asyncio.to_thread(MeshKeys.from_token, token)
+        identity = _identity(folder)
+
+        catalog = Catalog(folder.models)
+        lifecycle = LifecycleConfig(load_timeout=config.load_timeout)
+        supervisor = await stack.enter_async_context(Supervisor(log_dir=folder.logs, config=lifecycle))
+        local = LocalModels(catalog, DigestCache(folder.digests), supervisor, config)
+        peers = PeerService(local)
+
+        mesh = Mesh(_mesh_config(config), identity, keys, peers)
+        try:
+            await mesh.start()
+        except MeshError as error:
+            raise StartError(str(error), hint="choose another with --mesh-port, or 0 for any free one") from error
+        stack.push_async_callback(mesh.stop)
+
+        dispatcher = Dispatcher(mesh, local)
+        server = await _start_api(config, keys, dispatcher)
+        stack.push_async_callback(server.stop, 0.0)
+
+        api_url = _api_url(config, server.port)
+        announcer = Announcer(mesh, local, name=config.name, api_url=_url_for_peers(config, server.port))
+        stack.callback(asyncio.create_task(announcer.run()).cancel)
+        await announcer.ready()
+        _preload(config, local)
+
+        write_private(
+            folder.running,
+            json.dumps({"api": api_url, "mesh_port": mesh.port, "id": mesh.self_id, "pid": os.getpid()}),
+        )
+        stack.callback(folder.running.unlink, missing_ok=True)
+        banner.show(config, folder, api_url, mesh, catalog, token if is_new_token else None)
+        yield RunningNode(dispatcher, peers, server, mesh)
+
+
+def _mesh_config(config: NodeConfig) -> MeshConfig:
+    return MeshConfig(host=config.mesh_host, port=config.mesh_port, mdns=config.mdns, peers=config.peer)
+
+
+async def _start_api(config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher) -> ApiServer:
+    api_config = ApiConfig(
+        host=config.host,
+        port=config.port,
+        open=config.open,
+        api_key=keys.api_key,
+        node_name=config.name,
+        max_body_bytes=config.max_body,
+    )
+    server = ApiServer(create_app(dispatcher, api_config), api_config)
+    try:
+        await server.start()
+    except OSError as error:
+        raise StartError(f"API: {error}", hint="choose another with --port, or 0 for any free one") from error
+    return server
+
+
+def _identity(folder: DataFolder) -> Identity:
+    try:
+        return Identity.load_or_create(folder.root)
+    except MeshError as error:
+        raise StartError(str(error)) from error
+
+
+def _preload(config: NodeConfig, local: LocalModels) -> None:
+    for model in config.model:
+        task = asyncio.create_task(local.load(model))
+        task.add_done_callback(lambda t, m=model: _report_preload(t, m))  # type: ignore[misc]
+
+
+def _report_preload(task: "asyncio.Task[None]", model: str) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("--model %s: %s", model, error)
+
+
+def _api_url(config: NodeConfig, port: int) -> str:
+    """How programs on this machine reach the API."""
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::", "") else config.host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _url_for_peers(config: NodeConfig, port: int) -> str:
+    """How other machines reach the API; the loopback address says that they cannot."""
+    if config.host not in ("0.0.0.0", "::", ""):
+        return _api_url(config, port)
+    return f"http://{lan_address()}:{port}"
+
+
+def lan_address() -> str:
+    """This machine's address as others on the network see it; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+@contextmanager
+def _only_node_in(folder: DataFolder) -> Iterator[None]:
+    """Holds the data folder: two nodes on one would share an identity.
+
+    Raises:
+        StartError: another node runs on it.
+    """
+    with folder.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartError(
+                f"another node is running on {folder.root}", hint="give this one its own with --data DIR"
+            ) from None
+        _forget_dead_run(folder.running)
+        yield
+
+
+def _forget_dead_run(running: Path) -> None:
+    # A node that was killed could not remove it.
+    running.unlink(missing_ok=True)
+
+
+class _Stop:
+    """SIGINT and SIGTERM: the first asks, the second does not wait."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.asked = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self.asked.is_set():
+            # Backends end with their node: the kernel tells them.
+            os._exit(128 + number)
+        self.asked.set()
+
+
+def _quiet_libraries() -> None:
+    for name in ("libp2p", "hypercorn", "asyncio", "zeroconf", "async_service", "quart", "grpc"):
+        logging.getLogger(name).setLevel(logging.ERROR)

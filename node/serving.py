@@ -1,0 +1,53 @@
+"""What this node does for its peers: runs their calls on its own backends.
+
+The bytes go to the backend unread. A call is never passed on to a third node, so none can go round in
+circles: the entry node alone decides who is tried next.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+
+from mesh.errors import RemoteCallError
+from mesh.mesh import IncomingCall
+from node.backend_errors import BackendError
+from node.dispatch import LOAD, UNLOAD
+from node.failure import of_backend_error
+from node.local_models import LocalModels
+from node.protocol import OPEN_TO_PEERS
+
+log = logging.getLogger(__name__)
+
+
+class PeerService:
+    """Answers the calls that arrive from peers. Fulfils `mesh.mesh.CallHandler`."""
+
+    def __init__(self, local: LocalModels) -> None:
+        self._local = local
+        self.is_draining = False
+
+    def __call__(self, call: IncomingCall) -> AsyncIterator[list[bytes]]:
+        return self._serve(call)
+
+    async def _serve(self, call: IncomingCall) -> AsyncIterator[list[bytes]]:
+        header = call.header
+        if self.is_draining:
+            raise RemoteCallError("UNAVAILABLE", "shutting_down", "this node is stopping")
+        try:
+            if header.method in OPEN_TO_PEERS:
+                replies = await self._local.call(header.model, header.digest, header.method, call.messages)
+                try:
+                    async for batch in replies:
+                        yield batch
+                finally:
+                    await replies.aclose()
+            elif header.method == LOAD:
+                log.info("peer %s asks to load %s", call.peer[-8:], header.model)
+                await self._local.load(header.model)
+            elif header.method == UNLOAD:
+                log.info("peer %s asks to unload %s", call.peer[-8:], header.model)
+                await self._local.unload(header.model)
+            else:
+                raise RemoteCallError("UNIMPLEMENTED", "unsupported", f"no call {header.method!r} between nodes")
+        except BackendError as error:
+            failure = of_backend_error(error)
+            raise RemoteCallError(failure.status, failure.code, failure.message, failure.param) from error

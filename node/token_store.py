@@ -1,0 +1,68 @@
+"""The mesh's token in the data folder: made once, readable by its user only, never printed by accident."""
+
+from pathlib import Path
+
+from mesh import token as tokens
+from mesh.errors import TokenError
+from node.config import NodeConfig
+from node.errors import CommandError, ConfigError
+from node.paths import DataFolder, write_private
+
+
+def stored_token(folder: DataFolder) -> str | None:
+    """The token in the data folder, if there is one.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return _read(folder.token) if folder.token.exists() else None
+
+
+def new_token(folder: DataFolder, *, replace: bool = False) -> str:
+    """Makes a token and stores it.
+
+    Raises:
+        CommandError: there is one already, and it is not to be replaced.
+    """
+    if folder.token.exists() and not replace:
+        raise CommandError(f"{folder.token} exists", hint="show it with 'shoal token show', or replace it with --force")
+    folder.make()
+    made = tokens.new_token()
+    write_private(folder.token, made + "\n")
+    return made
+
+
+def settle_token(config: NodeConfig, folder: DataFolder) -> tuple[str, bool]:
+    """The token this node uses, and whether it was made just now.
+
+    One that is given (`--token`, `--token-file`) is stored, so that the next start needs none.
+
+    Raises:
+        ConfigError: both were given, or the token is unreadable or too weak.
+    """
+    given = _given(config)
+    if given is None:
+        stored = stored_token(folder)
+        return (stored, False) if stored is not None else (new_token(folder), True)
+    try:
+        tokens.MeshKeys.from_token(given)
+    except TokenError as error:
+        raise ConfigError(str(error), hint="make a good one with 'shoal token new'") from error
+    if stored_token(folder) != given:
+        write_private(folder.token, given + "\n")
+    return given, False
+
+
+def _given(config: NodeConfig) -> str | None:
+    if config.token is not None and config.token_file is not None:
+        raise ConfigError("give --token or --token-file, not both")
+    if config.token_file is not None:
+        return _read(config.token_file)
+    return config.token.strip() if config.token is not None else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"token file {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -1,0 +1,122 @@
+"""`python -m backends ENGINE`: one process that runs one model, for a node to talk to.
+
+Exit codes: 0 stopped as asked, 1 could not serve, 2 wrong arguments, 3 the engine's package is not installed.
+"""
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from backends.engine import Engine
+from backends.host import AddressError, serve
+from backends.parent import end_with_parent
+
+SECRET_VARIABLE = "SHOAL_BACKEND_SECRET"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    module: str
+    factory: str
+    about: str
+    packages: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+ENGINES = {
+    "echo": _Entry("backends.echo_engine", "EchoEngine", "answers with what it was told; needs no weights"),
+    "llama": _Entry(
+        "backends.llama.engine",
+        "LlamaEngine",
+        "GGUF language models, through llama.cpp",
+        packages=("llama_cpp", "numpy", "jinja2", "psutil"),
+        remedy="pip install 'shoal[llama]'",
+    ),
+}
+
+
+def main() -> int:
+    """Parse the command line and serve."""
+    args = _parse()
+    if args.parent_pid:
+        end_with_parent(args.parent_pid)
+    if args.engine not in ENGINES:
+        return _fail(f"unknown engine {args.engine!r}; known are {', '.join(ENGINES)}", 2)
+    secret = "" if args.address.startswith("unix:") else os.environ.pop(SECRET_VARIABLE, "")
+    if not args.address.startswith("unix:") and not secret:
+        return _fail(f"a TCP address needs a secret in {SECRET_VARIABLE}: any local program could connect", 2)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        make_engine = _import(args.engine)
+        _run(make_engine, args.address, secret)
+    except _MissingPackageError as exc:
+        return _fail(str(exc), 3)
+    except AddressError as exc:
+        return _fail(str(exc), 1)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    engines = "\n".join(f"  {name:8} {entry.about}" for name, entry in ENGINES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m backends",
+        description="Run one engine as a backend process, spoken to over gRPC (proto/backend.proto).",
+        epilog=f"engines:\n{engines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("engine", metavar="ENGINE", help="which engine to run, see below")
+    parser.add_argument(
+        "--address",
+        required=True,
+        help="where to listen: unix:/path.sock, or 127.0.0.1:PORT (0 picks a port and prints it;"
+        f" the environment must hold a secret in {SECRET_VARIABLE})",
+    )
+    parser.add_argument(
+        "--parent-pid",
+        type=int,
+        metavar="PID",
+        help="the process that started this one: when it ends, so does this backend, at once",
+    )
+    return parser.parse_args()
+
+
+class _MissingPackageError(Exception):
+    """The engine's package is not installed, or cannot be loaded."""
+
+
+def _import(name: str) -> Callable[[Callable[[], None]], Engine]:
+    entry = ENGINES[name]
+    try:
+        module = importlib.import_module(entry.module)
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in entry.packages:
+            raise
+        raise _MissingPackageError(f"the {name} engine needs the package {exc.name!r}: {entry.remedy}") from exc
+    except (OSError, RuntimeError) as exc:  # A shared library that is there but does not load.
+        raise _MissingPackageError(f"the {name} engine cannot be loaded: {exc}; {entry.remedy}") from exc
+    return cast("Callable[[Callable[[], None]], Engine]", getattr(module, entry.factory))
+
+
+def _run(make_engine: Callable[[Callable[[], None]], Engine], address: str, secret: str) -> None:
+    serving = serve(make_engine, address, secret)
+    try:
+        import uvloop
+    except ImportError:  # Not on Windows; everything works without it, only slower.
+        asyncio.run(serving)
+    else:
+        uvloop.run(serving)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"backends: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

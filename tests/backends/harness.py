@@ -1,0 +1,102 @@
+"""A backend served inside the test, and words to talk to it with."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2_grpc
+
+from backends.engine import Engine
+from backends.host import OPTIONS
+from backends.rpc import backend_pb2 as pb
+from backends.rpc.backend_pb2_grpc import BackendStub, add_BackendServicer_to_server
+from backends.server import BackendServer
+
+MakeEngine = Callable[[Callable[[], None]], Engine]
+
+
+@contextlib.asynccontextmanager
+async def served(make_engine: MakeEngine) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a backend in this process, on a unix socket, as in life."""
+    backend = BackendServer(make_engine)
+    server = grpc.aio.server(options=OPTIONS)
+    add_BackendServicer_to_server(backend, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(backend.health, server)
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"unix:{Path(folder) / 's'}"
+        server.add_insecure_port(address)
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+                yield channel
+        finally:
+            await server.stop(None)
+            await backend.close()
+
+
+async def load(stub: BackendStub, path: str = "", digest: str = "", **settings: Any) -> pb.LoadedModel:
+    """Load with these settings; the progress is passed over."""
+    request = pb.LoadRequest(model="test", path=path, digest=digest, settings_json=json.dumps(settings))
+    replies = [reply async for reply in stub.Load(request)]
+    return replies[-1].loaded
+
+
+def user(text: str, **more: Any) -> pb.GenerateRequest:
+    """A chat request of one user message."""
+    return pb.GenerateRequest(messages_json=json.dumps([{"role": "user", "content": text}]), **more)
+
+
+async def events_of(stub: BackendStub, request: pb.GenerateRequest) -> list[pb.GenerateEvent]:
+    """All events of an answer."""
+    return [event async for reply in stub.Generate(request) for event in reply.events]
+
+
+def text_of(events: list[pb.GenerateEvent], choice: int = 0) -> str:
+    """The answer's text."""
+    return "".join(event.text.text for event in events if event.choice == choice)
+
+
+def ids_of(events: list[pb.GenerateEvent], choice: int = 0) -> list[int]:
+    """Every token the events account for."""
+    own = [event for event in events if event.choice == choice]
+    kinds = ("text", "reasoning", "tool_call", "finished")
+    return [number for event in own for kind in kinds for number in getattr(event, kind).token_ids]
+
+
+def reason_of(events: list[pb.GenerateEvent], choice: int = 0) -> str:
+    """Why the choice ended."""
+    [reason] = [e.finished.reason for e in events if e.choice == choice and e.HasField("finished")]
+    return reason
+
+
+def usage_of(events: list[pb.GenerateEvent]) -> pb.Usage:
+    """What the answer cost; it must be the last event."""
+    assert events[-1].HasField("usage")
+    return events[-1].usage
+
+
+def calls_of(events: list[pb.GenerateEvent], choice: int = 0) -> list[tuple[str, str]]:
+    """The tool calls: name and arguments' JSON text."""
+    names: dict[int, str] = {}
+    arguments: dict[int, str] = {}
+    for event in events:
+        if event.choice == choice and event.HasField("tool_call"):
+            call = event.tool_call
+            names.setdefault(call.index, call.name)
+            arguments[call.index] = arguments.get(call.index, "") + call.arguments
+    return [(names[index], arguments[index]) for index in names]
+
+
+@contextlib.contextmanager
+def refused(status: grpc.StatusCode, code: str, message: str = "") -> Any:
+    """The call inside fails like this."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        yield
+    metadata = dict(caught.value.trailing_metadata())
+    assert (caught.value.code(), metadata.get("shoal-code")) == (status, code), caught.value.details()
+    assert message in (caught.value.details() or "")

@@ -1,0 +1,165 @@
+"""The backend as a process: how it starts, and how it ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from backends.rpc import backend_pb2 as pb
+from backends.rpc.backend_pb2_grpc import BackendStub
+from tests.backends.harness import load, user
+
+LOUD = asyncio.subprocess.PIPE
+
+
+async def spawn(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "backends", *arguments, stdout=LOUD, stderr=LOUD, env={**os.environ, **environment}
+    )
+
+
+async def address_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    assert line.startswith("listening on "), line
+    return line.removeprefix("listening on ").strip()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *arguments: str, **environment: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, grpc.aio.Channel]]:
+    """A backend process that listens, and a channel to it."""
+    process = await spawn(*arguments, **environment)
+    try:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            yield process, channel
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"unix:{tmp_path / 's'}"
+
+
+async def test_it_answers_health_as_soon_as_it_listens(address: str) -> None:
+    async with running("echo", "--address", address, "--parent-pid", str(os.getpid())) as (_, channel):
+        health = health_pb2_grpc.HealthStub(channel)
+
+        reply = await health.Check(health_pb2.HealthCheckRequest(service=""))
+
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        pytest.param(
+            ["ecko", "--address", "unix:x"], 2, "unknown engine 'ecko'; known are echo, llama", id="unknown engine"
+        ),
+        pytest.param(["echo", "--address", "127.0.0.1:0"], 2, "SHOAL_BACKEND_SECRET", id="TCP without a secret"),
+        pytest.param(["echo", "--address", "unix:/nowhere/at/all"], 1, "cannot listen", id="no such folder"),
+        pytest.param(["echo", "--address", "unix:x", "--parent-pid", "1"], 1, "is gone", id="parent gone"),
+    ],
+)
+async def test_what_cannot_start_says_why_in_one_line(arguments: list[str], code: int, message: str) -> None:
+    process = await spawn(*arguments, GRPC_VERBOSITY="NONE")
+    _, stderr = await process.communicate()
+
+    assert process.returncode == code
+    assert message in stderr.decode()
+    assert len(stderr.decode().splitlines()) == 1
+
+
+async def test_a_missing_package_is_named_with_the_remedy(address: str, tmp_path: Path) -> None:
+    (tmp_path / "llama_cpp.py").write_text("raise ModuleNotFoundError('no', name='llama_cpp')")
+    process = await spawn("llama", "--address", address, PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    _, stderr = await process.communicate()
+
+    assert process.returncode == 3
+    assert "needs the package 'llama_cpp': pip install 'shoal[llama]'" in stderr.decode()
+
+
+async def test_tcp_calls_need_the_secret() -> None:
+    async with running("echo", "--address", "127.0.0.1:0", SHOAL_BACKEND_SECRET="s3") as (_, channel):
+        stub = BackendStub(channel)
+        request = pb.DescribeRequest()
+
+        for metadata in ((), (("authorization", "Bearer wrong"),)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Describe(request, metadata=metadata)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        reply = await stub.Describe(request, metadata=(("authorization", "Bearer s3"),))
+
+    assert reply.engine == "echo"
+
+
+async def test_it_dies_with_its_parent(address: str) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import os, subprocess, sys; subprocess.Popen([*sys.argv[1:], '--parent-pid', str(os.getpid())]).wait()",
+        *[sys.executable, "-m", "backends", "echo", "--address", address],
+        stdout=LOUD,
+    )
+    async with grpc.aio.insecure_channel(await address_of(parent)) as channel:
+        stub = BackendStub(channel)
+        await load(stub, token_interval=30)
+        call = stub.Generate(user("a b"))
+        await call.read()
+
+        parent.kill()
+        begun_at = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        await parent.communicate()  # Ends only when the child has let go of the pipe too.
+
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - begun_at < 2
+
+
+async def test_sigterm_lets_running_calls_finish_and_exits_0(address: str) -> None:
+    async with running("echo", "--address", address) as (process, channel):
+        stub = BackendStub(channel)
+        await load(stub, token_interval=0.2)
+        watching = stub.WatchState(pb.WatchStateRequest())
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        await watching.read()
+        await health.read()
+        call = stub.Generate(user("a b c"))
+        first = await call.read()
+
+        process.send_signal(signal.SIGTERM)
+        rest = [event async for reply in call for event in reply.events]
+        begun_at = time.monotonic()
+        code = await process.wait()
+
+    assert "".join(event.text.text for event in [*first.events, *rest]) == "a b c"
+    assert code == 0
+    assert time.monotonic() - begun_at < 2
+
+
+async def test_a_crash_on_request_comes_after_the_tokens(address: str) -> None:
+    async with running("echo", "--address", address) as (process, channel):
+        stub = BackendStub(channel)
+        await load(stub, crash_after_tokens=2)
+        texts = []
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for reply in stub.Generate(user("a b c")):
+                texts += [event.text.text for event in reply.events]
+        code = await process.wait()
+
+    assert texts == ["a", " b"]
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert code == -signal.SIGKILL

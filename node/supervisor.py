@@ -1,0 +1,596 @@
+"""Spawns, watches and ends backend processes, as `node.lifecycle` orders.
+
+    async with Supervisor(log_dir=...) as supervisor:       # or: ... finally: await supervisor.stop()
+        backend = await supervisor.ensure(spec, timeout=30)
+        async for reply in backend.call("Generate", [request]): ...
+
+What is decided (retry? give up? wait?) is in the life cycle. Here is only how it is done: processes,
+sockets, timers, and the people who wait. Everything runs in one event loop; nothing in here may be
+touched from another thread.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from backends.rpc import backend_pb2 as pb
+from node.backend_client import BackendCall, BackendClient, Requests
+from node.backend_errors import (
+    BackendCallError,
+    BackendLoadError,
+    BackendLoadingError,
+    BackendLostError,
+    BackendStoppedError,
+)
+from node.backend_log import BackendLog
+from node.backend_process import BackendProcess, default_command
+from node.lifecycle import (
+    BackendLifecycle,
+    CallsFinished,
+    ConnectionLost,
+    Event,
+    Failure,
+    Kill,
+    LifecycleConfig,
+    Load,
+    LoadFailed,
+    LoadFinished,
+    LoadRequested,
+    Order,
+    ProcessAnswered,
+    ProcessExited,
+    ReportFailed,
+    ReportLost,
+    ReportReady,
+    ReportStopped,
+    Spawn,
+    State,
+    StopRequested,
+    Terminate,
+    Tick,
+)
+from node.runtime_dir import RuntimeDir, best_parent
+
+EXIT_NEWS_AFTER = 0.5
+"""A broken connection usually means that the process is dying, and its exit says more. Seconds to wait
+for that before the connection alone is reason enough to end the process."""
+
+CALL_METHODS = frozenset(
+    ["Generate", "Embed", "Rerank", "Tokenize", "Detokenize", "GenerateImage", "Transcribe", "Speak"]
+)
+"""What may be called on a loaded model. The others are the supervisor's own business; `Load` from a
+peer would let it read files."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """What to run: one model with one set of weights and settings."""
+
+    name: str
+    digest: str
+    engine: str
+    path: str = ""
+    settings_json: str = "{}"
+    capabilities: tuple[str, ...] = ()
+    """As known before the model is loaded."""
+    created: int = 0
+    """Unix seconds."""
+    projector_path: str = ""
+    adapter_paths: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendStatus:
+    """One backend at one moment."""
+
+    name: str
+    digest: str
+    engine: str
+    state: State
+    created: int = 0
+    devices: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    slots: int = 0
+    busy: int = 0
+    queued: int = 0
+    calls: int = 0
+    """Calls of this node that are running, by the node's own count."""
+    context_length: int = 0
+    load_fraction: float = 0.0
+    load_stage: str = ""
+    prompt_tokens_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    first_token_seconds: float = 0.0
+    memory_bytes: int = 0
+    prefix_sketch: bytes = b""
+    summary: str = ""
+    pid: int | None = None
+    crashes: int = 0
+    failure: str = ""
+    """Why it could not be loaded, if that is how it ended."""
+    last_used_at: float = 0.0
+    """By the event loop's clock."""
+
+
+class Backend:
+    """One model's backend, whichever process serves it now.
+
+    Made by the supervisor. Others read `status`, and `call` it.
+    """
+
+    def __init__(self, spec: BackendSpec, supervisor: "Supervisor") -> None:
+        self.spec = spec
+        self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
+        self._lifecycle = BackendLifecycle(supervisor.config)
+        self._log = BackendLog(supervisor.log_dir / f"{_file_name(spec.name)}.log")
+        self._process: BackendProcess | None = None
+        self._client: BackendClient | None = None
+        self._attending: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._calls: dict[int, BackendCall] = {}
+        self._call_numbers = itertools.count()
+        self._gone: asyncio.Future[None] | None = None
+        self._progress = pb.LoadProgress()
+        self._loaded = pb.LoadedModel()
+        self._load = pb.State()
+        self._last_used_at = self._loop.time()
+
+    # -------------------------------------------------------------- for everybody
+
+    @property
+    def state(self) -> State:
+        return self._lifecycle.state
+
+    @property
+    def is_ready(self) -> bool:
+        return self._lifecycle.state is State.READY
+
+    @property
+    def failure(self) -> Failure | None:
+        return self._lifecycle.failure
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The last lines that the process printed."""
+        return self._log.last_lines()
+
+    @property
+    def status(self) -> BackendStatus:
+        """Everything about it, now."""
+        spec, loaded, load = self.spec, self._loaded, self._load
+        return BackendStatus(
+            name=spec.name,
+            digest=spec.digest,
+            engine=spec.engine,
+            state=self.state,
+            created=spec.created,
+            devices=spec.devices,
+            capabilities=tuple(loaded.capabilities) or spec.capabilities,
+            slots=load.slots or loaded.slots,
+            busy=load.busy,
+            queued=load.queued,
+            calls=len(self._calls),
+            context_length=load.context_length or loaded.context_length,
+            load_fraction=1.0 if self.is_ready else self._progress.fraction,
+            load_stage=self._progress.stage,
+            prompt_tokens_per_second=load.prompt_tokens_per_second,
+            tokens_per_second=load.generated_tokens_per_second,
+            first_token_seconds=load.first_token_seconds,
+            memory_bytes=load.memory_bytes or loaded.memory_bytes,
+            prefix_sketch=load.prefix_sketch,
+            summary=loaded.summary,
+            pid=self._process.pid if self._process else None,
+            crashes=self._lifecycle.crashes,
+            failure=self.failure.reason if self.failure else "",
+            last_used_at=self._last_used_at,
+        )
+
+    def call(self, method: str, messages: Requests, *, timeout: float | None = None) -> BackendCall:
+        """Start a call; read it to its end, or close it.
+
+        Raises:
+            BackendCallError: no such method.
+            BackendLostError: it does not take calls (any more).
+        """
+        if method not in CALL_METHODS:
+            raise BackendCallError("UNIMPLEMENTED", "unsupported", f"there is no method {method[:40]!r}")
+        if self._client is None or not self.is_ready:
+            raise BackendLostError(f"the backend of {self.spec.name!r} is {self.state.value}")
+        number = next(self._call_numbers)
+        call = self._client.call(method, messages, timeout=timeout, on_end=partial(self._forget_call, number))
+        self._calls[number] = call
+        self._last_used_at = self._loop.time()
+        return call
+
+    # -------------------------------------------------------------- for the supervisor
+
+    async def wait_until_ready(self, *, timeout: float | None, explicit: bool) -> None:
+        """Ask for the model and wait. Being cancelled, or out of patience, leaves the load alone."""
+        if self.is_ready:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            self._tell(LoadRequested(explicit))
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            raise BackendLoadingError(
+                f"model {self.spec.name!r} is still {self._doing()}",
+                fraction=self._progress.fraction,
+                stage=self._progress.stage,
+            ) from None
+        finally:
+            self._waiters.discard(waiter)
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # It may have come too late for this waiter: seen, and not reported.
+
+    async def stop(self, reason: str, grace: float) -> None:
+        """Stop it; returns when the process is gone. Being cancelled leaves the stopping alone."""
+        self._tell(StopRequested(reason, grace))
+        if not self._calls:
+            self._tell(CallsFinished())
+        await self._until_gone()
+
+    async def kill(self) -> None:
+        """End the process without asking; returns when it is gone."""
+        self._tell(StopRequested("this node stops at once"))
+        self._tell(CallsFinished())
+        if self._process:
+            self._process.kill()
+        await self._until_gone()
+
+    async def _until_gone(self) -> None:
+        """Wait for the end of the process there is now; another one may follow it."""
+        if self._process is None:
+            return
+        if self._gone is None:
+            self._gone = self._loop.create_future()
+        await asyncio.shield(self._gone)
+
+    # -------------------------------------------------------------- events in, orders out
+
+    def _tell(self, event: Event) -> None:
+        before = self.state
+        for order in self._lifecycle.handle(event, self._loop.time()):
+            self._do(order)
+        self._set_timer()
+        if self.state is not before:
+            log.info("model %s is %s (%s)", self.spec.name, self.state.value, self.spec.engine)
+            if self.state is State.DRAINING and self._attending:
+                self._attending.cancel()
+        self._supervisor.changed()
+
+    def _do(self, order: Order) -> None:
+        match order:
+            case Spawn():
+                self._spawn()
+            case Load():
+                self._log.forget_lines()
+                self._attend(self._load_model())
+            case Terminate():
+                if self._process:
+                    self._process.terminate()
+            case Kill():
+                if self._process:
+                    self._process.kill()
+            case ReportReady():
+                self._log.forget_lines()
+                self._attend(self._watch())
+                self._answer_waiters(None)
+            case ReportLost(reason):
+                for call in list(self._calls.values()):
+                    call.lose(reason)
+            case ReportFailed(failure):
+                log.warning("model %s cannot be loaded: %s", self.spec.name, failure.reason)
+                message = f"model {self.spec.name!r} cannot be loaded: {failure.reason}"
+                patience = max(0.0, failure.until - self._loop.time())
+                self._answer_waiters(lambda: BackendLoadError(message, code=failure.code, retry_after=patience))
+            case ReportStopped(reason):
+                self._answer_waiters(lambda: BackendStoppedError(reason))
+
+    def _set_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._lifecycle.due_at < math.inf:
+            self._timer = self._loop.call_at(self._lifecycle.due_at, self._tell, Tick())
+
+    def _answer_waiters(self, error: Callable[[], Exception] | None) -> None:
+        for waiter in self._waiters:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                # Each waiter raises its own: a raised exception collects the way it took.
+                waiter.set_exception(error())
+
+    def _forget_call(self, number: int) -> None:
+        self._calls.pop(number, None)
+        if not self._calls and self.state is State.DRAINING:
+            self._tell(CallsFinished())
+
+    # -------------------------------------------------------------- the process
+
+    def _spawn(self) -> None:
+        self._progress, self._loaded, self._load = pb.LoadProgress(), pb.LoadedModel(), pb.State()
+        self._log.forget_lines()
+        command = [*self._supervisor.command(self.spec.engine)]
+        try:
+            address = self._supervisor.new_address()
+            command += ["--address", address, "--parent-pid", str(os.getpid())]
+            self._process = BackendProcess(command, self._log, self._exited)
+        except OSError as exc:
+            reason = f"cannot start {command[0]}: {exc.strerror or exc}"
+            is_final = isinstance(exc, (FileNotFoundError, PermissionError))
+            self._loop.call_soon(self._tell, ProcessExited(reason, is_final))
+            return
+        self._client = BackendClient(address)
+        self._attend(self._wait_for_answer(self._client))
+
+    def _exited(self, process: BackendProcess) -> None:
+        said = self._log.last_words()
+        reason = f"its process ended: {process.exit_reason}" + (f". It said: {said}" if said else "")
+        if self.state in (State.STARTING, State.LOADING, State.READY):
+            log.warning("model %s: %s", self.spec.name, reason)
+        self._process = None
+        if self._attending:
+            self._attending.cancel()
+        if self._client:
+            self._supervisor.start(self._client.close())
+            with contextlib.suppress(OSError):
+                os.unlink(self._client.address.removeprefix("unix:"))
+            self._client = None
+        self._tell(ProcessExited(reason, process.is_exit_final))
+        if self._gone:
+            self._gone.set_result(None)
+            self._gone = None
+
+    def _attend(self, what: Coroutine[Any, Any, None]) -> None:
+        """One task looks after the process: it waits for an answer, then loads, then watches."""
+        if self._attending:
+            self._attending.cancel()
+        self._attending = self._supervisor.start(what)
+
+    async def _wait_for_answer(self, client: BackendClient) -> None:
+        await client.wait_until_up()
+        self._hear(client, ProcessAnswered())
+
+    async def _load_model(self) -> None:
+        spec, client = self.spec, self._client
+        assert client is not None
+        request = pb.LoadRequest(
+            model=spec.name,
+            path=spec.path,
+            digest=spec.digest,
+            settings_json=spec.settings_json,
+            projector_path=spec.projector_path,
+            adapter_paths=spec.adapter_paths,
+            devices=spec.devices,
+        )
+        event: Event = LoadFailed("the engine ended the load without a model")
+        try:
+            async with contextlib.aclosing(client.load(request)) as replies:
+                async for reply in replies:
+                    if reply.HasField("loaded"):
+                        self._loaded = reply.loaded
+                        event = LoadFinished()
+                    else:
+                        self._progress = reply.progress
+                        self._supervisor.changed()
+        except BackendCallError as exc:
+            event = LoadFailed(exc.message, exc.code)
+        except BackendLostError:
+            await asyncio.sleep(EXIT_NEWS_AFTER)
+            event = ConnectionLost()
+        self._hear(client, event)
+
+    async def _watch(self) -> None:
+        client = self._client
+        assert client is not None
+        try:
+            async with contextlib.aclosing(client.watch_state()) as states:
+                async for state in states:
+                    self._load = state
+                    self._supervisor.changed()
+        except BackendCallError as exc:
+            # Not every backend tells how busy it is; then we know only our own calls.
+            log.debug("model %s does not push its state: %s", self.spec.name, exc)
+            return
+        except BackendLostError:
+            pass
+        await asyncio.sleep(EXIT_NEWS_AFTER)
+        self._hear(client, ConnectionLost())
+
+    def _hear(self, client: BackendClient, event: Event) -> None:
+        """Pass on what the attending task found out, unless its process is history by then.
+
+        Not at once, because what follows may well cancel that task.
+        """
+
+        def tell() -> None:
+            if client is self._client:
+                self._tell(event)
+
+        self._loop.call_soon(tell)
+
+    def _doing(self) -> str:
+        match self.state:
+            case State.LOADING:
+                stage = f" ({self._progress.stage})" if self._progress.stage else ""
+                return f"loading: {self._progress.fraction:.0%}{stage}"
+            case State.BACKING_OFF:
+                return "about to be started again"
+            case state:
+                return state.value
+
+
+class Supervisor:
+    """All backends of this node. Use it as `async with`: leaving ends every process."""
+
+    def __init__(
+        self,
+        *,
+        log_dir: Path,
+        runtime_parent: Path | None = None,
+        config: LifecycleConfig | None = None,
+        command: Callable[[str], Sequence[str]] = default_command,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        """Args:
+        log_dir: where each model's log goes; made if missing.
+        runtime_parent: where the private folder with the sockets is made; absent: the best there is.
+        command: the program for an engine, to which `--address` and `--parent-pid` are added.
+        on_change: called, in the loop, after every change of any backend.
+        """
+        self.log_dir = log_dir
+        self.config = config or LifecycleConfig()
+        self.command = command
+        self.on_change = on_change
+        self._runtime_dir = RuntimeDir(runtime_parent or best_parent(os.environ))
+        self._numbers = itertools.count(1)
+        self._backends: dict[tuple[str, str], Backend] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # -------------------------------------------------------------- for everybody
+
+    @property
+    def backends(self) -> tuple[BackendStatus, ...]:
+        """Every backend that runs, or that failed lately; sorted by name."""
+        return tuple(
+            backend.status
+            for _, backend in sorted(self._backends.items())
+            if backend.state is not State.STOPPED or backend.failure
+        )
+
+    def ready(self, name: str, digest: str = "") -> Backend | None:
+        """The ready backend of that name (and digest), if there is one."""
+        for backend in self._backends.values():
+            if backend.spec.name == name and digest in ("", backend.spec.digest) and backend.is_ready:
+                return backend
+        return None
+
+    async def ensure(self, spec: BackendSpec, *, timeout: float | None = None, explicit: bool = False) -> Backend:
+        """The ready backend of `spec`: loads it, or joins the load that is under way.
+
+        Being cancelled, or out of patience, leaves the load alone: others may wait for it.
+
+        Args:
+            timeout: this waiter's patience in seconds; None: for ever.
+            explicit: a person asks for this load, so a failure a moment ago does not count.
+
+        Raises:
+            BackendLoadingError: not loaded within `timeout`.
+            BackendLoadError: it cannot be loaded.
+            BackendStoppedError: it was unloaded meanwhile, or this node is stopping.
+        """
+        if self._is_stopping:
+            raise BackendStoppedError("this node is stopping")
+        backend = self._backends.get((spec.name, spec.digest))
+        if backend is None:
+            self._retire_others(spec)
+            backend = self._backends[spec.name, spec.digest] = Backend(spec, self)
+        await backend.wait_until_ready(timeout=timeout, explicit=explicit)
+        return backend
+
+    async def unload(self, name: str, *, grace: float = 30.0) -> bool:
+        """Stop every backend of that name, after its running calls or `grace` seconds.
+
+        Returns when it is gone, with whether there was any.
+        """
+        running = [
+            backend
+            for backend in self._backends.values()
+            if backend.spec.name == name and backend.state is not State.STOPPED
+        ]
+        await asyncio.gather(*(b.stop(f"model {name!r} was unloaded", grace) for b in running))
+        self._forget_stopped()
+        return bool(running)
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """End every backend, after its running calls or `grace` seconds. Stopping twice is fine.
+
+        If it is cancelled, the processes are killed.
+        """
+        self._is_stopping = True
+        backends = list(self._backends.values())
+        try:
+            await asyncio.gather(*(b.stop("this node is stopping", grace) for b in backends))
+        except asyncio.CancelledError:
+            await asyncio.gather(*(b.kill() for b in backends))
+            raise
+        finally:
+            self._backends.clear()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=5.0)
+            self._runtime_dir.close()
+
+    # -------------------------------------------------------------- for Backend
+
+    def new_address(self) -> str:
+        """A socket that nobody used before: an old process may still hold the last one.
+
+        Raises:
+            OSError: there is nowhere to put it.
+        """
+        return f"unix:{self._runtime_dir.open()}/{next(self._numbers)}.sock"
+
+    def start(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `what` on the side until it ends or the supervisor stops."""
+        task = asyncio.get_running_loop().create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def changed(self) -> None:
+        """Tell whoever listens that a backend is not as it was."""
+        if self.on_change:
+            self.on_change()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()):
+            log.error("a task of the supervisor broke", exc_info=exc)
+
+    def _retire_others(self, spec: BackendSpec) -> None:
+        """The weights or settings behind a name have changed: nobody here asks for the old ones again."""
+        self._forget_stopped()
+        for backend in self._backends.values():
+            if backend.spec.name == spec.name and backend.state is not State.STOPPED:
+                self.start(backend.stop(f"model {spec.name!r} has changed on disk", grace=30.0))
+
+    def _forget_stopped(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for key, backend in list(self._backends.items()):
+            is_remembered = backend.failure is not None and now < backend.failure.until
+            if backend.state is State.STOPPED and not is_remembered:
+                del self._backends[key]
+
+
+def _file_name(model: str) -> str:
+    """A file name for a model's log: model names may hold slashes and more."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", model)[:100].lstrip(".") or "_"

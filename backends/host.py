@@ -53,6 +53,7 @@ async def serve(make_engine: Callable[[Callable[[], None]], Engine], address: st
         loop.add_signal_handler(number, stop.set)
 
     backend = BackendServer(make_engine)
+    await backend.open()
     server = grpc.aio.server(interceptors=[_Gate(secret)] if secret else [], options=OPTIONS)
     add_BackendServicer_to_server(backend, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(backend.health, server)

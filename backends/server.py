@@ -59,6 +59,10 @@ class BackendServer(BackendServicer):
 
     # ------------------------------------------------------------ the process's side
 
+    async def open(self) -> None:
+        """Say that no model is loaded yet, rather than that nobody knows of this service."""
+        await self.health.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+
     async def drain(self) -> None:
         """End the state streams and return once no call runs. The caller bounds the wait."""
         await self.health.enter_graceful_shutdown()

@@ -24,6 +24,7 @@ MakeEngine = Callable[[Callable[[], None]], Engine]
 async def served(make_engine: MakeEngine) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a backend in this process, on a unix socket, as in life."""
     backend = BackendServer(make_engine)
+    await backend.open()
     server = grpc.aio.server(options=OPTIONS)
     add_BackendServicer_to_server(backend, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(backend.health, server)

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
-from tests.backends.harness import load, user
+from tests.backends.harness import load, text_of, user
 
 LOUD = asyncio.subprocess.PIPE
 
@@ -137,15 +137,16 @@ async def test_sigterm_lets_running_calls_finish_and_exits_0(address: str) -> No
         health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
         await watching.read()
         await health.read()
-        call = stub.Generate(user("a b c"))
-        first = await call.read()
+        replies = aiter(stub.Generate(user("a b c")))
+        events = list((await anext(replies)).events)
 
         process.send_signal(signal.SIGTERM)
-        rest = [event async for reply in call for event in reply.events]
+        async for reply in replies:
+            events.extend(reply.events)
         begun_at = time.monotonic()
         code = await process.wait()
 
-    assert "".join(event.text.text for event in [*first.events, *rest]) == "a b c"
+    assert text_of(events) == "a b c"
     assert code == 0
     assert time.monotonic() - begun_at < 2
 
@@ -154,10 +155,14 @@ async def test_a_crash_on_request_comes_after_the_tokens(address: str) -> None:
     async with running("echo", "--address", address) as (process, channel):
         stub = BackendStub(channel)
         await load(stub, crash_after_tokens=2)
-        texts = []
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        texts: list[str] = []
+
+        async def read_on() -> None:
             async for reply in stub.Generate(user("a b c")):
-                texts += [event.text.text for event in reply.events]
+                texts.extend(event.text.text for event in reply.events)
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_on()
         code = await process.wait()
 
     assert texts == ["a", " b"]

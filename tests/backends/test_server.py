@@ -130,7 +130,8 @@ async def test_the_state_is_pushed_on_change_but_not_too_often() -> None:
         states: list[pb.State] = []
 
         async def watch() -> None:
-            states.extend([state async for state in stub.WatchState(pb.WatchStateRequest())])
+            async for state in stub.WatchState(pb.WatchStateRequest()):
+                states.append(state)  # noqa: PERF401  # each as it comes, not all at the end
 
         watching = asyncio.ensure_future(watch())
         await load(stub, slots=2)

@@ -1,5 +1,6 @@
 """Settings from outside: accepted, or refused with a hint."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -41,7 +42,5 @@ def test_values_are_taken_and_null_keeps_the_default() -> None:
     ],
 )
 def test_a_wrong_setting_is_refused_with_a_hint(text: str, hint: str) -> None:
-    with pytest.raises(InvalidValueError, match="settings_json|setting|slots") as caught:
+    with pytest.raises(InvalidValueError, match=re.escape(hint)):
         read_settings(Sample, text)
-
-    assert hint in str(caught.value)

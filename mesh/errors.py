@@ -2,8 +2,10 @@
 
 * MeshError
     * TokenError                  the token is malformed or too weak
+    * IdentityError               the node's key cannot be read or stored
     * AddressInUseError           the mesh port is taken
     * AddressError                an address that cannot be dialled
+    * WireError                   bytes that break the protocol; the codec knows not yet whose
     * PeerError                   a peer is at fault; another one may do better
         * PeerUnreachableError    no connection, or it broke midway
         * PeerRefusedError        it does not share our token
@@ -20,12 +22,20 @@ class TokenError(MeshError):
     """The token is malformed or too weak. The message never contains it."""
 
 
+class IdentityError(MeshError):
+    """The node's own key cannot be read, understood or stored."""
+
+
 class AddressInUseError(MeshError):
     """The mesh port is taken by another program."""
 
 
 class AddressError(MeshError):
     """An address that cannot be parsed or dialled."""
+
+
+class WireError(MeshError):
+    """Bytes from outside that break the protocol. Whoever read them knows the peer to blame."""
 
 
 class PeerError(MeshError):

@@ -6,7 +6,7 @@ pass it on (`mesh.codec` signs, checks and bounds). The record with the highest
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NewType
@@ -104,7 +104,7 @@ class MeshView:
     """Everything this node knows, at one moment. Immutable: safe to read from any thread."""
 
     self_id: NodeId
-    members: Mapping[NodeId, Member] = MappingProxyType({})
+    members: Mapping[NodeId, Member] = field(default_factory=lambda: MappingProxyType({}))
     """This node included."""
 
     @property

@@ -1,0 +1,364 @@
+"""Bytes from peers to values that cannot be wrong, and back.
+
+Everything that gossip puts on the wire passes here, and every limit on it is here: length, count,
+range, type and signature. What comes out of `read_…` can be used without a second look. What does
+not fit raises `WireError`, whatever the bytes were.
+
+    signed record    [payload, signature]                         msgpack, see `_PAYLOAD_FIELDS`
+    message          [kind, …]                                    msgpack, one of `Message`
+
+A payload is an array and may grow at its end: readers ignore what they do not know. The signature
+covers the payload *as bytes*, so a node passes on records of versions newer than itself unharmed.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from mesh.errors import WireError
+from mesh.identity import Identity, is_signed_by, public_key_of
+from mesh.types import Device, ModelRecord, ModelState, NodeId, NodeRecord
+
+MAX_RECORD_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Of one gossip message. A view that needs more is sent in several."""
+MAX_MODELS = 256
+MAX_DEVICES = 64
+MAX_ADDRESSES = 16
+MAX_CAPABILITIES = 32
+MAX_TEXT = 256
+MAX_NUMBER = 2**53
+"""Counts and sizes; what every language reads exactly."""
+MAX_VERSION = 2**62
+MAX_DIGEST_ENTRIES = 2048
+MAX_RECORDS_IN_MESSAGE = 256
+
+SUMMARY_BYTES = 8
+
+_FORMAT = 1
+_SIGNED_AS = b"shoal record v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRecord:
+    """A record and the very bytes its node signed."""
+
+    record: NodeRecord
+    raw: bytes
+
+
+# ---------------------------------------------------------------- messages
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """News: here is what I know."""
+
+    records: tuple[SignedRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """My view in eight bytes. Yours differs? Then send me your digest."""
+
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The versions I know. Send me what is newer, ask for what is older."""
+
+    entries: tuple[tuple[NodeId, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Please send me the records of these nodes."""
+
+    node_ids: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    nonce: int
+
+
+Message = Records | Summary | Digest | Want | Ping | Pong
+
+_RECORDS, _SUMMARY, _DIGEST, _WANT, _PING, _PONG = range(1, 7)
+
+
+def sign_record(identity: Identity, record: NodeRecord) -> SignedRecord:
+    """Make `record` tellable. It must be about `identity`'s own node and within the limits.
+
+    Raises:
+        WireError: the record breaks a limit; it could not be read elsewhere.
+    """
+    payload = _pack(_record_fields(record))
+    raw = _pack([payload, identity.sign(_SIGNED_AS + payload)])
+    if len(raw) > MAX_RECORD_BYTES:
+        raise WireError(f"a record of {len(raw)} bytes; at most {MAX_RECORD_BYTES}")
+    return SignedRecord(_read_payload(payload), raw)
+
+
+def read_record(raw: bytes) -> SignedRecord:
+    """Check and read one signed record.
+
+    Raises:
+        WireError: anything about it is wrong.
+    """
+    if len(raw) > MAX_RECORD_BYTES:
+        raise WireError(f"a record of {len(raw)} bytes; at most {MAX_RECORD_BYTES}")
+    payload, signature = _array(_unpack(raw), "signed record", exactly=2)
+    if not isinstance(payload, bytes) or not isinstance(signature, bytes):
+        raise WireError("a signed record is two byte strings")
+    record = _read_payload(payload)
+    if not is_signed_by(record.id, _SIGNED_AS + payload, signature):
+        raise WireError("a record that its node did not sign")
+    return SignedRecord(record, raw)
+
+
+def write_message(message: Message) -> bytes:
+    match message:
+        case Records(records):
+            return _pack([_RECORDS, [signed.raw for signed in records]])
+        case Summary(value):
+            return _pack([_SUMMARY, value])
+        case Digest(entries):
+            return _pack([_DIGEST, entries])
+        case Want(node_ids):
+            return _pack([_WANT, node_ids])
+        case Ping(nonce):
+            return _pack([_PING, nonce])
+        case Pong(nonce):
+            return _pack([_PONG, nonce])
+
+
+def read_message(raw: bytes) -> Message | None:
+    """Check and read one gossip message; None for a kind of a later version.
+
+    Raises:
+        WireError: anything about it is wrong.
+    """
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise WireError(f"a message of {len(raw)} bytes; at most {MAX_MESSAGE_BYTES}")
+    fields = _array(_unpack(raw), "message", at_least=2)
+    kind, body = _int(fields[0], "message kind", 255), fields[1]
+    match kind:
+        case 1:
+            items = _array(body, "records", at_most=MAX_RECORDS_IN_MESSAGE)
+            return Records(tuple(read_record(_bytes(item, "record", MAX_RECORD_BYTES)) for item in items))
+        case 2:
+            return Summary(_bytes(body, "summary", SUMMARY_BYTES))
+        case 3:
+            entries = _array(body, "digest", at_most=MAX_DIGEST_ENTRIES)
+            return Digest(tuple(_read_entry(entry) for entry in entries))
+        case 4:
+            ids = _array(body, "wanted ids", at_most=MAX_DIGEST_ENTRIES)
+            return Want(tuple(_node_id(item) for item in ids))
+        case 5:
+            return Ping(_int(body, "nonce", MAX_NUMBER))
+        case 6:
+            return Pong(_int(body, "nonce", MAX_NUMBER))
+        case _:
+            return None
+
+
+def in_messages(records: Sequence[SignedRecord]) -> list[Records]:
+    """`records` in as many messages as the size limit asks for."""
+    messages: list[Records] = []
+    batch: list[SignedRecord] = []
+    size = 0
+    for signed in records:
+        cost = len(signed.raw) + 8
+        if batch and (size + cost > MAX_MESSAGE_BYTES - 64 or len(batch) == MAX_RECORDS_IN_MESSAGE):
+            messages.append(Records(tuple(batch)))
+            batch, size = [], 0
+        batch.append(signed)
+        size += cost
+    if batch:
+        messages.append(Records(tuple(batch)))
+    return messages
+
+
+# ---------------------------------------------------------------- the payload of a record
+
+
+def _record_fields(record: NodeRecord) -> list[Any]:
+    return [
+        _FORMAT,
+        record.id,
+        record.name,
+        record.incarnation,
+        record.version,
+        record.left,
+        record.addresses,
+        record.api_url,
+        record.software,
+        [[d.kind, d.name, d.memory_total, d.memory_free] for d in record.devices],
+        [_model_fields(model) for model in record.models],
+    ]
+
+
+def _model_fields(model: ModelRecord) -> list[Any]:
+    return [
+        model.name,
+        model.digest,
+        model.engine,
+        str(model.state),
+        model.slots,
+        model.busy,
+        model.queued,
+        model.context_length,
+        model.capabilities,
+        model.devices,
+        model.created,
+        model.tokens_per_second,
+        model.first_token_seconds,
+    ]
+
+
+def _read_payload(payload: bytes) -> NodeRecord:
+    fields = _array(_unpack(payload), "record", at_least=11)
+    if _int(fields[0], "record format", 255) != _FORMAT:
+        raise WireError("a record in a format this version does not know")
+    addresses = _array(fields[6], "addresses", at_most=MAX_ADDRESSES)
+    devices = _array(fields[9], "devices", at_most=MAX_DEVICES)
+    models = _array(fields[10], "models", at_most=MAX_MODELS)
+    return NodeRecord(
+        id=_node_id(fields[1]),
+        name=_text(fields[2], "node name"),
+        incarnation=_int(fields[3], "incarnation", MAX_VERSION),
+        version=_int(fields[4], "version", MAX_VERSION),
+        left=_bool(fields[5], "left"),
+        addresses=tuple(_text(item, "address") for item in addresses),
+        api_url=_text(fields[7], "API address"),
+        software=_text(fields[8], "software"),
+        devices=tuple(_read_device(item) for item in devices),
+        models=tuple(_read_model(item) for item in models),
+    )
+
+
+def _read_device(value: Any) -> Device:
+    fields = _array(value, "device", at_least=4)
+    return Device(
+        _text(fields[0], "device kind"),
+        _text(fields[1], "device name"),
+        _int(fields[2], "device memory", MAX_NUMBER),
+        _int(fields[3], "device memory", MAX_NUMBER),
+    )
+
+
+def _read_model(value: Any) -> ModelRecord:
+    fields = _array(value, "model", at_least=13)
+    try:
+        state = ModelState(_text(fields[3], "model state"))
+    except ValueError as error:
+        raise WireError("a model in an unknown state") from error
+    capabilities = _array(fields[8], "capabilities", at_most=MAX_CAPABILITIES)
+    devices = _array(fields[9], "model devices", at_most=MAX_DEVICES)
+    return ModelRecord(
+        name=_text(fields[0], "model name"),
+        digest=_text(fields[1], "model digest"),
+        engine=_text(fields[2], "engine"),
+        state=state,
+        slots=_int(fields[4], "slots", MAX_NUMBER),
+        busy=_int(fields[5], "busy", MAX_NUMBER),
+        queued=_int(fields[6], "queued", MAX_NUMBER),
+        context_length=_int(fields[7], "context length", MAX_NUMBER),
+        capabilities=tuple(_text(item, "capability") for item in capabilities),
+        devices=tuple(_text(item, "model device") for item in devices),
+        created=_int(fields[10], "created", MAX_NUMBER),
+        tokens_per_second=_float(fields[11], "tokens per second"),
+        first_token_seconds=_float(fields[12], "first token"),
+    )
+
+
+def _read_entry(value: Any) -> tuple[NodeId, int, int]:
+    fields = _array(value, "digest entry", exactly=3)
+    return (
+        _node_id(fields[0]),
+        _int(fields[1], "incarnation", MAX_VERSION),
+        _int(fields[2], "version", MAX_VERSION),
+    )
+
+
+# ---------------------------------------------------------------- msgpack, bounded
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        return bytes(msgpack.packb(value, use_bin_type=True))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise WireError(f"cannot be written: {error}") from error
+
+
+def _unpack(raw: bytes) -> Any:
+    try:
+        # Lengths inside are bounded by the length of `raw`, which the caller has bounded.
+        return msgpack.unpackb(raw, raw=False, use_list=True, strict_map_key=True, max_ext_len=0)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise WireError("not msgpack") from error
+
+
+def _array(value: Any, what: str, *, exactly: int | None = None, at_least: int = 0, at_most: int = 4096) -> list[Any]:
+    if not isinstance(value, list):
+        raise WireError(f"{what}: not a list")
+    if exactly is not None and len(value) != exactly:
+        raise WireError(f"{what}: {len(value)} fields, expected {exactly}")
+    if not at_least <= len(value) <= at_most:
+        raise WireError(f"{what}: {len(value)} entries, expected {at_least} to {at_most}")
+    return value
+
+
+def _int(value: Any, what: str, most: int) -> int:
+    # bool is an int in Python, and true is not a number.
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise WireError(f"{what}: not a number from 0 to {most}")
+    return value
+
+
+def _float(value: Any, what: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WireError(f"{what}: not a number")
+    if not math.isfinite(value) or not 0 <= value <= MAX_NUMBER:
+        raise WireError(f"{what}: out of range")
+    return float(value)
+
+
+def _bool(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise WireError(f"{what}: neither true nor false")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise WireError(f"{what}: not a text of at most {MAX_TEXT} characters")
+    # Names end up in terminals and headers: no line breaks, no escape sequences.
+    if not value.isprintable():
+        raise WireError(f"{what}: contains unprintable characters")
+    return value
+
+
+def _bytes(value: Any, what: str, most: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > most:
+        raise WireError(f"{what}: not a byte string of at most {most}")
+    return value
+
+
+def _node_id(value: Any) -> NodeId:
+    text = _text(value, "node id")
+    try:
+        public_key_of(text)
+    except ValueError as error:
+        raise WireError("not a node id") from error
+    return NodeId(text)

@@ -1,0 +1,241 @@
+"""libp2p's layers, put together: from a TCP socket to an encrypted connection with a known peer.
+
+    TCP ─► private network (PSK) ─► multistream-select ─► noise XX ─► multistream-select ─► yamux
+
+The layers are py-libp2p's own, but for the muxer (`mesh.muxer`). Its swarm and host are not used:
+they need the peer's id before they dial (HOST:PORT has none), dial one address where we know
+several, remember failures for a minute, and start services a mesh has no use for.
+
+`import libp2p` pulls in every transport it knows, 40 MB of memory and half a second for QUIC,
+WebRTC, DHT and relays. `_without_package_code` lets its submodules load without that.
+"""
+
+import importlib.util
+import logging
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import trio
+from cryptography.exceptions import InvalidTag
+from noise.exceptions import NoiseInvalidMessage
+
+from mesh.errors import MeshError
+from mesh.identity import Identity
+from mesh.muxer import PROTOCOL as MUXER
+from mesh.types import NodeId
+
+
+@contextmanager
+def _without_package_code(*packages: str) -> Iterator[None]:
+    """Load submodules of `packages` without running the packages' own `__init__`.
+
+    The empty shells are removed afterwards, so a later `import libp2p` elsewhere is complete.
+    """
+    shells: list[str] = []
+    for name in packages:
+        if name in sys.modules:
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError(f"{name} is not installed")
+        shell = types.ModuleType(name)
+        shell.__path__ = list(spec.submodule_search_locations)
+        shell.__spec__ = spec
+        sys.modules[name] = shell
+        shells.append(name)
+    yield
+    for name in shells:
+        del sys.modules[name]
+
+
+with _without_package_code(
+    "libp2p",
+    "libp2p.network",
+    "libp2p.rcmgr",
+    "libp2p.relay",
+    "libp2p.records",
+    "libp2p.security",
+    "libp2p.tools",
+    "libp2p.transport",
+):
+    from libp2p.crypto.ed25519 import create_new_key_pair as ed25519_key_pair
+    from libp2p.crypto.x25519 import create_new_key_pair as x25519_key_pair
+    from libp2p.custom_types import TProtocol
+    from libp2p.exceptions import BaseLibp2pError
+    from libp2p.io.abc import ReadWriteCloser
+    from libp2p.network.connection.raw_connection import RawConnection
+    from libp2p.peer.id import ID
+    from libp2p.protocol_muxer.multiselect import Multiselect
+    from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+    from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+    from libp2p.security.noise.patterns import PatternXX
+    from libp2p.security.pnet.psk_conn import PskConn
+    from libp2p.security.secure_session import SecureSession
+
+# The library reports a peer's every misstep as an error of its own; we count and log them ourselves.
+logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+
+NOISE = "/noise"
+
+_GREETING = b"\x13/multistream/1.0.0\n"
+"""What either side of any libp2p connection says first, under the PSK if there is one."""
+
+_MOST_BYTES = 128 * 1024
+"""More than any layer below the muxer ever asks for at once. A bigger wish is a length read from
+bytes that were never meant as one."""
+
+_READ_SIZE = 64 * 1024
+
+
+class ForeignNetworkError(MeshError):
+    """Whoever is at the other end does not use our private network: another token, or no Shoal."""
+
+
+class HandshakeError(MeshError):
+    """The connection broke, or the wrong peer answered, before it was encrypted."""
+
+
+class _Socket(ReadWriteCloser):
+    """A TCP stream that reads as much as there is and hands out exactly what is asked for."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._unread = bytearray()
+
+    async def read(self, n: int | None = None) -> bytes:
+        wanted = 1 if n is None else n
+        if wanted > _MOST_BYTES:
+            raise ForeignNetworkError("nonsense where a length should be")
+        while len(self._unread) < wanted:
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise ConnectionResetError("the connection broke") from error
+            if not data:
+                n = None
+                break
+            self._unread += data
+        if n is None:
+            n = len(self._unread)
+        data = bytes(self._unread[:n])
+        del self._unread[:n]
+        return data
+
+    async def write(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionResetError("the connection broke") from error
+
+    async def close(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        try:
+            host, port = self._stream.socket.getpeername()[:2]
+        except OSError:
+            return None
+        return str(host), int(port)
+
+
+class _PrivateConnection(PskConn):
+    """The PSK layer, which alone cannot tell a wrong key: it has no authentication.
+
+    But every libp2p connection begins with the same twenty bytes. With the wrong key they come out
+    as noise, and we know at once instead of waiting for a timeout.
+    """
+
+    def __init__(self, conn: RawConnection, psk: str) -> None:
+        super().__init__(conn, psk)
+        self._expected = _GREETING
+
+    async def read(self, n: int | None = None) -> bytes:
+        try:
+            data = await super().read(n)
+        except ValueError as error:
+            raise ConnectionResetError("closed before the first word") from error
+        if self._expected:
+            if not data:
+                raise ConnectionResetError("closed before the first word")
+            expected = self._expected[: len(data)]
+            if data[: len(expected)] != expected:
+                raise ForeignNetworkError("does not share our token")
+            self._expected = self._expected[len(data) :]
+        return data
+
+
+class SecureConnection:
+    """An encrypted connection with a peer whose id is proven. Carries packets."""
+
+    def __init__(self, session: SecureSession, socket: _Socket, *, is_dialer: bool) -> None:
+        self.peer_id = NodeId(str(session.get_remote_peer()))
+        self.address = socket.get_remote_address()
+        self.is_dialer = is_dialer
+        self._session = session
+        self._socket = socket
+
+    async def read_packet(self) -> bytes:
+        try:
+            return await self._session.read(None)
+        except (BaseLibp2pError, InvalidTag, NoiseInvalidMessage, ForeignNetworkError) as error:
+            raise ConnectionResetError("the connection ended") from error
+
+    async def write_packet(self, packet: bytes) -> None:
+        await self._session.write(packet)
+
+    async def aclose(self) -> None:
+        await self._socket.close()
+
+
+class Libp2pHost:
+    """Turns TCP streams into encrypted connections, as one node of one private network."""
+
+    def __init__(self, identity: Identity, psk: bytes) -> None:
+        key_pair = ed25519_key_pair(identity.seed)
+        self._psk = psk.hex()
+        self._noise = PatternXX(
+            ID.from_pubkey(key_pair.public_key), key_pair.private_key, x25519_key_pair().private_key
+        )
+
+    async def secure_outbound(self, stream: trio.SocketStream, expected: NodeId | None) -> SecureConnection:
+        """Encrypt a connection we opened. Without an expected id, whoever answers is accepted: who
+        it is is proven all the same, and membership is checked next.
+
+        Raises:
+            ForeignNetworkError: the other end has another token.
+            HandshakeError: it broke, or another node than `expected` answered.
+        """
+        peer = None if expected is None else ID.from_base58(expected)
+        return await self._secure(stream, peer, is_dialer=True)
+
+    async def secure_inbound(self, stream: trio.SocketStream) -> SecureConnection:
+        """Encrypt a connection somebody opened to us. Raises as `secure_outbound`."""
+        return await self._secure(stream, None, is_dialer=False)
+
+    async def _secure(self, stream: trio.SocketStream, peer: ID | None, *, is_dialer: bool) -> SecureConnection:
+        socket = _Socket(stream)
+        try:
+            private = _PrivateConnection(RawConnection(socket, is_dialer), self._psk)
+            await _agree(private, NOISE, is_dialer=is_dialer)
+            if is_dialer:
+                session = await self._noise.handshake_outbound(private, peer)
+            else:
+                session = await self._noise.handshake_inbound(private)
+            await _agree(session, MUXER, is_dialer=is_dialer)
+        except MeshError:
+            raise
+        except Exception as error:  # Three libraries with a tree of errors each; all mean the same.
+            raise HandshakeError(str(error) or type(error).__name__) from error
+        return SecureConnection(cast("SecureSession", session), socket, is_dialer=is_dialer)
+
+
+async def _agree(connection: ReadWriteCloser, protocol: str, *, is_dialer: bool) -> None:
+    """multistream-select, for a protocol without which there is no connection."""
+    communicator = MultiselectCommunicator(connection)
+    if is_dialer:
+        await MultiselectClient().select_one_of([TProtocol(protocol)], communicator)
+    else:
+        await Multiselect({TProtocol(protocol): None}).negotiate(communicator)

@@ -4,8 +4,10 @@ The bytes go to the backend unread. A call is never passed on to a third node, s
 circles: the entry node alone decides who is tried next.
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from mesh.errors import RemoteCallError
 from mesh.mesh import IncomingCall
@@ -23,12 +25,33 @@ class PeerService:
 
     def __init__(self, local: LocalModels) -> None:
         self._local = local
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.is_draining = False
+
+    async def finish(self, grace: float) -> None:
+        """Waits until no call of a peer is running, at most `grace` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
 
     def __call__(self, call: IncomingCall) -> AsyncIterator[list[bytes]]:
         return self._serve(call)
 
     async def _serve(self, call: IncomingCall) -> AsyncIterator[list[bytes]]:
+        self._running += 1
+        self._idle.clear()
+        try:
+            async with contextlib.aclosing(self._answer(call)) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def _answer(self, call: IncomingCall) -> AsyncGenerator[list[bytes], None]:
         header = call.header
         if self.is_draining:
             raise RemoteCallError("UNAVAILABLE", "shutting_down", "this node is stopping")

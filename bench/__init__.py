@@ -1,0 +1,1 @@
+"""Measures Shoal against yardsticks taken in the same run: `make bench`."""

@@ -1,0 +1,74 @@
+"""`make bench`: runs every case, prints a table of medians against the bars, writes JSON to bench/results/."""
+
+import json
+import logging
+import os
+import platform
+import statistics
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import psutil
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench.cases import Figures, measure
+
+console = Console(highlight=False)
+
+BARS: list[tuple[str, str, str, float]] = [
+    ("api", "overhead_p50_ms", "<=", 1.0),
+    ("api", "overhead_p99_ms", "<=", 3.0),
+    ("small requests", "requests_per_s", ">=", 1000),
+    ("64 streams", "chunks_per_s", ">=", 20000),
+    ("1000 streams", "errors", "<=", 0),
+    ("hop", "hop_p50_ms", "<=", 4.0),
+    ("64 forwarded streams", "chunks_per_s", ">=", 8000),
+    ("idle", "ready_s", "<=", 2.0),
+    ("idle", "idle_rss_mb", "<=", 120),
+    ("idle", "idle_core_percent", "<=", 1.0),
+]
+
+
+def medians(repeats: list[Figures]) -> Figures:
+    """The median of each figure."""
+    return {name: statistics.median(r[name] for r in repeats) for name in repeats[0]}
+
+
+def table(found: dict[str, list[Figures]]) -> Table:
+    """Medians, with the bar where there is one."""
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("case", "figure", "median", "bar", ""):
+        shown.add_column(heading, justify="right" if heading == "median" else "left")
+    bars = {(case, figure): (sign, bar) for case, figure, sign, bar in BARS}
+    for case, repeats in found.items():
+        for figure, value in medians(repeats).items():
+            sign, bar = bars.get((case, figure), ("", 0.0))
+            reached = value <= bar if sign == "<=" else value >= bar
+            verdict = "" if not sign else "[green]reached[/]" if reached else "[red]missed[/]"
+            shown.add_row(case, figure, f"{value:,.2f}", f"{sign} {bar:g}" if sign else "", verdict)
+    return shown
+
+
+@click.command()
+@click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
+def main(repeats: int) -> None:
+    """Measure this machine's Shoal."""
+    logging.basicConfig(level=logging.ERROR)
+    results = Path("bench/results")
+    results.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as root:
+        found = uvloop.run(measure(Path(root), repeats, lambda text: console.print(f"[dim]{text}[/]")))
+    console.print(table(found))
+    console.print(f"load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores", style="dim")
+    path = results / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    machine = {"cores": psutil.cpu_count(), "processor": platform.processor(), "load": os.getloadavg()}
+    path.write_text(json.dumps({"machine": machine, "cases": found}, indent=1))
+    console.print(f"written to {path}", style="dim")
+
+
+if __name__ == "__main__":
+    main()

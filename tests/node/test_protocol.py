@@ -1,0 +1,111 @@
+"""The API's values and the backend protocol's messages say the same."""
+
+from api.ports import (
+    Constraint,
+    EmbedCall,
+    Finished,
+    GenerateCall,
+    Logprob,
+    ReasoningDelta,
+    Sampling,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from backends.rpc import backend_pb2 as pb
+from node import protocol
+
+
+def read(call: GenerateCall) -> pb.GenerateRequest:
+    return pb.GenerateRequest.FromString(protocol.generate_request(call, "digest"))
+
+
+def test_everything_a_call_says_is_in_the_request() -> None:
+    request = read(
+        GenerateCall(
+            model="m",
+            request_id="r",
+            messages_json="[]",
+            tools_json="[1]",
+            tool_choice_json='"auto"',
+            parallel_tool_calls=False,
+            sampling=Sampling(temperature=0.0, top_k=3, seed=7, logit_bias={5: -1.0}),
+            choices=2,
+            max_tokens=9,
+            stop=["x"],
+            ignore_eos=True,
+            top_logprobs=0,
+            constraint=Constraint("json_schema", "{}"),
+        )
+    )
+
+    assert request.request_id == "r"
+    assert request.model_digest == "digest"
+    assert request.WhichOneof("input") == "messages_json"
+    assert request.tools_json == "[1]"
+    assert request.HasField("parallel_tool_calls")
+    assert not request.parallel_tool_calls
+    assert request.sampling.HasField("temperature")
+    assert request.sampling.temperature == 0
+    assert not request.sampling.HasField("top_p")
+    assert dict(request.sampling.logit_bias) == {5: -1.0}
+    assert (request.choices, request.max_tokens, list(request.stop)) == (2, 9, ["x"])
+    assert request.ignore_eos
+    assert request.HasField("top_logprobs")
+    assert request.top_logprobs == 0
+    assert request.constraint.json_schema == "{}"
+
+
+def test_what_a_call_leaves_open_stays_open() -> None:
+    request = read(GenerateCall(model="m", request_id="r", prompt=""))
+
+    assert request.WhichOneof("input") == "prompt"
+    assert not request.HasField("max_tokens")
+    assert not request.HasField("top_logprobs")
+    assert not request.HasField("parallel_tool_calls")
+    assert not request.sampling.HasField("seed")
+
+
+def test_a_choice_list_and_a_prompt_of_token_ids() -> None:
+    call = GenerateCall(model="m", request_id="r", prompt_tokens=[1, 2], constraint=Constraint("choices", '["a","b"]'))
+
+    request = read(call)
+
+    assert list(request.prompt_tokens.ids) == [1, 2]
+    assert list(request.constraint.choices.texts) == ["a", "b"]
+
+
+def test_events_come_out_in_order() -> None:
+    logprob = pb.TokenLogprob(token="a", token_bytes=b"a", logprob=-0.5, top=[pb.TokenLogprob(token="b", logprob=-1)])
+    reply = pb.GenerateReply(
+        events=[
+            pb.GenerateEvent(choice=1, reasoning=pb.TextDelta(text="hm")),
+            pb.GenerateEvent(choice=1, text=pb.TextDelta(text="a", logprobs=[logprob])),
+            pb.GenerateEvent(tool_call=pb.ToolCallDelta(index=2, id="i", name="n", arguments="{}")),
+            pb.GenerateEvent(choice=1, finished=pb.Finished(reason="stop")),
+            pb.GenerateEvent(usage=pb.Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=1)),
+        ]
+    ).SerializeToString()
+
+    assert protocol.generate_events([b"", reply]) == [
+        ReasoningDelta(1, "hm"),
+        TextDelta(1, "a", [Logprob("a", b"a", -0.5, [Logprob("b", b"", -1.0, [])])]),
+        ToolCallDelta(0, 2, "i", "n", "{}"),
+        Finished(1, "stop"),
+        Usage(3, 4, 1),
+    ]
+
+
+def test_vectors_keep_their_order() -> None:
+    raw = protocol.embed_request(EmbedCall(model="m", request_id="r", inputs=["a", [1, 2]], dimensions=8), "d")
+    request = pb.EmbedRequest.FromString(raw)
+    reply = pb.EmbedReply(vectors=[pb.Vector(values=[1, 0]), pb.Vector(values=[0, 1])], prompt_tokens=3)
+
+    assert [i.WhichOneof("input") for i in request.inputs] == ["text", "tokens"]
+    assert request.dimensions == 8
+    assert protocol.embed_vectors([reply.SerializeToString()]) == ([[1, 0], [0, 1]], 3)
+
+
+def test_peers_may_not_touch_the_life_of_a_backend() -> None:
+    assert {"Generate", "Embed", "Transcribe"} <= protocol.OPEN_TO_PEERS
+    assert not {"Load", "Unload", "WatchState", "Describe"} & protocol.OPEN_TO_PEERS

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from rapidfuzz import process
 
 from api import errors, ports
+from gallery.catalog import close_matches
 from mesh import routing
 from mesh.errors import MeshError, PeerError, RemoteCallError
 from mesh.forwarding import CallHeader
@@ -169,7 +169,7 @@ class Dispatcher:
 
     def _not_found(self, model: str) -> errors.ModelNotFoundError:
         known = [info.name for info in self.models()]
-        near = [match for match, *_ in process.extract(model, known, limit=3, score_cutoff=60)]
+        near = close_matches(model, known)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
         return errors.ModelNotFoundError(f"no node in the mesh has model {model!r}; {hint}", param="model")
 

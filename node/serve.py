@@ -149,7 +149,7 @@ async def _start_api(config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher)
         node_name=config.name,
         max_body_bytes=config.max_body,
     )
-    server = ApiServer(create_app(dispatcher, api_config), api_config)
+    server = ApiServer(create_app(dispatcher, api_config))
     try:
         await server.start()
     except OSError as error:

@@ -22,7 +22,8 @@ from rapidfuzz import fuzz, process, utils
 from gallery.card import ModelCard, name_problem
 from gallery.card_file import MAX_CARD_BYTES, CardEntry, parse_card, parse_index
 from gallery.errors import CardError, GalleryError, WeightsError
-from gallery.gguf_header import GgufHeader, read_header
+from gallery.gguf_file import read_header
+from gallery.gguf_header import GgufHeader
 from gallery.weights import SUFFIX, check_parts, model_name, part_paths
 
 BUILT_IN_INDEX = Path(__file__).with_name("index.yaml")

@@ -11,14 +11,6 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-from gallery.errors import WeightsError
-
-MAX_HEADER_BYTES = 256 * 1024 * 1024
-"""The largest vocabularies (a quarter of a million tokens) make headers of about 15 MB."""
-
-FIRST_READ_BYTES = 1024 * 1024
 
 MAX_METADATA = 65_536
 MAX_TENSORS = 1_000_000
@@ -93,43 +85,21 @@ class GgufHeader:
         return (*chat, "completion", "embedding")
 
 
-class _MoreNeededError(Exception):
+class MoreNeededError(Exception):
     """The bytes end before the header does."""
 
 
-class _BadHeaderError(Exception):
-    """These bytes are no GGUF header."""
-
-
-def read_header(path: Path) -> GgufHeader:
-    """The header of the file at `path`. Reads the header only, however large the file.
-
-    Raises:
-        WeightsError: it cannot be read, is no GGUF file, or is cut short.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            wanted = FIRST_READ_BYTES
-            while True:
-                file.seek(0)
-                data = file.read(min(wanted, size))
-                try:
-                    return parse_header(data, size)
-                except _MoreNeededError:
-                    if len(data) >= size:
-                        raise WeightsError(path, "is cut short: it ends within its header") from None
-                    if wanted >= MAX_HEADER_BYTES:
-                        raise WeightsError(path, "is no usable GGUF file: its header has no end") from None
-                wanted *= 16
-    except _BadHeaderError as exc:
-        raise WeightsError(path, str(exc)) from exc
-    except OSError as exc:
-        raise WeightsError(path, f"cannot be read: {exc.strerror or exc}") from exc
+class HeaderError(Exception):
+    """These bytes are no GGUF header; the message goes on after the file's name."""
 
 
 def parse_header(data: bytes, file_size: int) -> GgufHeader:
-    """The header that `data`, the beginning of a file of `file_size` bytes, holds."""
+    """The header that `data`, the beginning of a file of `file_size` bytes, holds.
+
+    Raises:
+        HeaderError: this is no GGUF file, or a damaged one.
+        MoreNeededError: `data` ends before the header does.
+    """
     reader = _Reader(data, file_size)
     version = _check_magic(reader, file_size)
     tensor_count = reader.count(MAX_TENSORS, "tensors")
@@ -138,10 +108,10 @@ def parse_header(data: bytes, file_size: int) -> GgufHeader:
     parameters, data_bytes = _read_tensors(reader, tensor_count)
     alignment = _whole(metadata.get("general.alignment"), 32)
     if not 1 <= alignment <= 1 << 20:
-        raise _BadHeaderError(f"is damaged: an alignment of {alignment}")
+        raise HeaderError(f"is damaged: an alignment of {alignment}")
     needed = (reader.position + alignment - 1) // alignment * alignment + data_bytes
     if tensor_count and file_size < needed:
-        raise _BadHeaderError(f"is cut short: it has {file_size:,} of {needed:,} bytes; copy or download it again")
+        raise HeaderError(f"is cut short: it has {file_size:,} of {needed:,} bytes; copy or download it again")
     architecture = str(metadata.get("general.architecture", ""))
     pooling = metadata.get(f"{architecture}.pooling_type")
     return GgufHeader(
@@ -158,14 +128,14 @@ def parse_header(data: bytes, file_size: int) -> GgufHeader:
 
 def _check_magic(reader: "_Reader", file_size: int) -> int:
     if file_size == 0:
-        raise _BadHeaderError("is empty")
+        raise HeaderError("is empty")
     if reader.take(4) != b"GGUF":
-        raise _BadHeaderError("is not a GGUF file")
+        raise HeaderError("is not a GGUF file")
     version = int(reader.scalar(_UINT32))
     if version & 0xFFFF == 0:
-        raise _BadHeaderError("was made for a big-endian machine; convert it for this one")
+        raise HeaderError("was made for a big-endian machine; convert it for this one")
     if version not in (2, 3):
-        raise _BadHeaderError(f"has GGUF version {version}; versions 2 and 3 can be read")
+        raise HeaderError(f"has GGUF version {version}; versions 2 and 3 can be read")
     return version
 
 
@@ -181,7 +151,7 @@ def _read_metadata(reader: "_Reader", count: int) -> dict[str, object]:
         elif kind in _SCALARS:
             metadata[key] = reader.scalar(kind)
         else:
-            raise _BadHeaderError(f"is damaged: metadata {key[:60]!r} has the unknown type {kind}")
+            raise HeaderError(f"is damaged: metadata {key[:60]!r} has the unknown type {kind}")
     return metadata
 
 
@@ -192,7 +162,7 @@ def _read_tensors(reader: "_Reader", count: int) -> tuple[int, int]:
         name = reader.text()
         dimensions = int(reader.scalar(_UINT32))
         if dimensions > MAX_DIMENSIONS:
-            raise _BadHeaderError(f"is damaged: tensor {name[:60]!r} has {dimensions} dimensions")
+            raise HeaderError(f"is damaged: tensor {name[:60]!r} has {dimensions} dimensions")
         weights = 1
         for _ in range(dimensions):
             weights *= int(reader.scalar(_UINT64))
@@ -231,13 +201,13 @@ class _Reader:
     def count(self, limit: int, what: str) -> int:
         count = int(self.scalar(_UINT64))
         if count > limit:
-            raise _BadHeaderError(f"is damaged: it claims {count:,} {what}")
+            raise HeaderError(f"is damaged: it claims {count:,} {what}")
         return count
 
     def text(self) -> str:
         size = int(self.scalar(_UINT64))
         if size > MAX_KEPT_TEXT_BYTES:
-            raise _BadHeaderError(f"is damaged: a text of {size:,} bytes in its header")
+            raise HeaderError(f"is damaged: a text of {size:,} bytes in its header")
         return self.take(size).decode("utf-8", errors="replace")
 
     def skip_array(self, depth: int = 0) -> None:
@@ -253,7 +223,7 @@ class _Reader:
             for _ in range(count):
                 self.skip_array(depth + 1)
         else:
-            raise _BadHeaderError(f"is damaged: an array of the unknown type {kind}")
+            raise HeaderError(f"is damaged: an array of the unknown type {kind}")
 
     def _skip_texts(self, count: int) -> None:
         # Vocabularies are long: this loop is most of the time a header takes, so it is written for speed.
@@ -262,16 +232,16 @@ class _Reader:
         length_of = struct.Struct("<Q").unpack_from
         for _ in range(count):
             if position + 8 > end:
-                raise _MoreNeededError
+                raise MoreNeededError
             position += 8 + length_of(data, position)[0]
         self._advance(position - self.position)
 
     def _advance(self, size: int) -> None:
         self._check_room(size)
         if self.position + size > len(self._data):
-            raise _MoreNeededError
+            raise MoreNeededError
         self.position += size
 
     def _check_room(self, size: int) -> None:
         if self.position + size > max(self._file_size, len(self._data)):
-            raise _BadHeaderError("is cut short or damaged: its header does not fit into the file")
+            raise HeaderError("is cut short or damaged: its header does not fit into the file")

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from mesh.errors import WireError
+from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity, is_signed_by, public_key_of
 from mesh.types import Device, ModelRecord, ModelState, NodeId, NodeRecord
 
@@ -116,7 +116,7 @@ def read_record(raw: bytes) -> SignedRecord:
         WireError: anything about it is wrong.
     """
     if len(raw) > MAX_RECORD_BYTES:
-        raise WireError(f"a record of {len(raw)} bytes; at most {MAX_RECORD_BYTES}")
+        raise OversizedError(f"a record of {len(raw)} bytes; at most {MAX_RECORD_BYTES}")
     payload, signature = _array(_unpack(raw), "signed record", exactly=2)
     if not isinstance(payload, bytes) or not isinstance(signature, bytes):
         raise WireError("a signed record is two byte strings")
@@ -149,7 +149,7 @@ def read_message(raw: bytes) -> Message | None:
         WireError: anything about it is wrong.
     """
     if len(raw) > MAX_MESSAGE_BYTES:
-        raise WireError(f"a message of {len(raw)} bytes; at most {MAX_MESSAGE_BYTES}")
+        raise OversizedError(f"a message of {len(raw)} bytes; at most {MAX_MESSAGE_BYTES}")
     fields = _array(_unpack(raw), "message", at_least=2)
     kind, body = _int(fields[0], "message kind", 255), fields[1]
     match kind:

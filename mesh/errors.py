@@ -6,6 +6,7 @@
     * AddressInUseError           the mesh port is taken
     * AddressError                an address that cannot be dialled
     * WireError                   bytes that break the protocol; the codec knows not yet whose
+        * OversizedError          … by being too long
     * PeerError                   a peer is at fault; another one may do better
         * PeerUnreachableError    no connection, or it broke midway
         * PeerRefusedError        it does not share our token
@@ -36,6 +37,10 @@ class AddressError(MeshError):
 
 class WireError(MeshError):
     """Bytes from outside that break the protocol. Whoever read them knows the peer to blame."""
+
+
+class OversizedError(WireError):
+    """Longer than the protocol allows; refused before it was read."""
 
 
 class PeerError(MeshError):

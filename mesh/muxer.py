@@ -85,6 +85,8 @@ class Stream:
         self._reset = False
         self._wake_reader = trio.Event()
         self._wake_writer = trio.Event()
+        self.cut = trio.Event()
+        """Set when the stream was cut, though there may still be something to read."""
 
     async def read(self, n: int | None = None) -> bytes:
         """What has arrived, at most `n` bytes; waits for something; empty at the end.
@@ -93,10 +95,10 @@ class Stream:
             StreamResetError: the stream was cut.
         """
         while not self._unread:
-            if self._reset:
-                raise StreamResetError("the stream was cut")
             if self._ended or n == 0:
                 return b""
+            if self._reset:
+                raise StreamResetError("the stream was cut")
             self._wake_reader = trio.Event()
             await self._wake_reader.wait()
         if n is None or n >= len(self._unread):
@@ -146,15 +148,13 @@ class Stream:
             return
         self._session._send(_WINDOW_UPDATE, _RST, self.stream_id, 0)
         self._cut()
+        self._ended = False
+        self._unread.clear()
         self._session._forget(self.stream_id)
 
     async def close(self) -> None:
         """`close_write`, for code that expects to await it."""
         self.close_write()
-
-    @property
-    def is_cut(self) -> bool:
-        return self._reset
 
     def _arrived(self, data: memoryview) -> None:
         if len(data) > self._receive_window:
@@ -175,10 +175,11 @@ class Stream:
         self._forget_if_done()
 
     def _cut(self) -> None:
+        # What arrived before the cut can still be read: tokens of a peer that died are tokens.
         self._reset = True
-        self._unread.clear()
         self._wake_reader.set()
         self._wake_writer.set()
+        self.cut.set()
 
     def _forget_if_done(self) -> None:
         if self._ended and self._finished_writing:
@@ -293,7 +294,7 @@ class Session:
                 self._send(_GO_AWAY, 0, 0, _PROTOCOL_ERROR)
                 raise
             del pending[:used]
-            if used < 0 or self.is_closed:
+            if self.is_closed:
                 return
             if len(self._outgoing) > FLOOD:
                 raise MuxerProtocolError("asks for answers and does not read them")

@@ -1,0 +1,210 @@
+"""One peer's connection: proving membership on it, then gossip and calls over it.
+
+    session (all streams)
+      ├── control stream   first the membership handshake, then gossip both ways
+      └── call streams     one per call; refused until the handshake is done
+
+A `Connection` exists from the moment the link is encrypted. It is *admitted* once both sides have
+proven that they hold the token.
+"""
+
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from mesh import forwarding
+from mesh.codec import MAX_MESSAGE_BYTES, Message, read_message, write_message
+from mesh.errors import PeerRefusedError, WireError
+from mesh.libp2p_host import SecureConnection
+from mesh.membership import (
+    NONCE_BYTES,
+    PROOF_BYTES,
+    SESSION_BYTES,
+    Introduction,
+    Link,
+    is_proven,
+    prove,
+)
+from mesh.muxer import Session, Stream, StreamResetError
+from mesh.stats import Counters
+from mesh.streams import StreamReader, agree, expect_agreement, frame, proposal
+from mesh.types import NodeId
+
+MEMBER_PROTOCOL = "/shoal/member/1"
+
+OUTBOX_BYTES = 1024 * 1024
+"""Gossip waiting for a slow peer. More is dropped; comparing views makes up for it."""
+
+_ADMITTED = b"\x01"
+_MOST_HANDSHAKE_BYTES = 256
+
+ServeCall = Callable[["Connection", Stream, StreamReader], Awaitable[None]]
+
+
+class Connection:
+    """An encrypted connection with `peer_id`. `run` carries it."""
+
+    def __init__(self, secure: SecureConnection, self_id: NodeId, serve_call: ServeCall, counters: Counters) -> None:
+        self.peer_id = secure.peer_id
+        self.address = secure.address
+        self.is_dialer = secure.is_dialer
+        self.link: Link | None = None
+        self.ended = trio.Event()
+        self.session = Session(secure, is_initiator=secure.is_dialer, on_stream=self._on_stream)
+        self.calls = trio.Semaphore(0)
+        self.calls_waiting = 0
+        self._self_id = self_id
+        self._serve_call = serve_call
+        self._counters = counters
+        self._control: tuple[Stream, StreamReader] | None = None
+        self._control_opened = trio.Event()
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._outbox_filled = trio.Event()
+        self._outbox_emptied = trio.Event()
+        self._scope = trio.CancelScope()
+
+    @property
+    def is_admitted(self) -> bool:
+        return self.link is not None
+
+    async def run(self) -> None:
+        """Carry the streams until the connection ends."""
+        try:
+            with self._scope:
+                await self.session.run()
+        finally:
+            self.ended.set()
+            self._counters.bytes_in += self.session.bytes_in
+            self._counters.bytes_out += self.session.bytes_out
+
+    def close(self) -> None:
+        """End it, politely. Does not wait."""
+        self.session.close()
+
+    def abort(self) -> None:
+        """End it now, whatever the peer does."""
+        self._scope.cancel()
+
+    # ------------------------------------------------------------ membership
+
+    async def prove_membership(self, key: bytes, own_session: bytes) -> bytes:
+        """Do our part of the handshake and check theirs; the session of the peer's process.
+
+        Raises:
+            PeerRefusedError: the peer does not hold the token, or does not believe that we do.
+            WireError, StreamResetError: it broke off, or spoke something else.
+        """
+        if self.is_dialer:
+            return await self._introduce_ourselves(key, own_session)
+        await self._control_opened.wait()
+        return await self._check_caller(key, own_session)
+
+    def admit(self, link: Link, calls: int) -> None:
+        """From here on the peer may call, and be called, `calls` at a time."""
+        self.link = link
+        self.calls = trio.Semaphore(calls)
+
+    async def _introduce_ourselves(self, key: bytes, own_session: bytes) -> bytes:
+        stream = self.session.open_stream()
+        reader = StreamReader(stream)
+        self._control = (stream, reader)
+        nonce = os.urandom(NONCE_BYTES)
+        await stream.write(proposal(MEMBER_PROTOCOL) + frame(nonce + own_session))
+        await expect_agreement(reader, MEMBER_PROTOCOL)
+        welcome = await self._handshake_frame(reader, NONCE_BYTES + SESSION_BYTES + PROOF_BYTES)
+        their_nonce = welcome[:NONCE_BYTES]
+        their_session = welcome[NONCE_BYTES : NONCE_BYTES + SESSION_BYTES]
+        introduction = Introduction(self._self_id, self.peer_id, nonce, their_nonce, own_session, their_session)
+        if not is_proven(key, "listener", introduction, welcome[NONCE_BYTES + SESSION_BYTES :]):
+            raise PeerRefusedError(self.peer_id, "does not share our token")
+        await stream.write(frame(prove(key, "dialer", introduction)))
+        await self._handshake_frame(reader, len(_ADMITTED))
+        return their_session
+
+    async def _check_caller(self, key: bytes, own_session: bytes) -> bytes:
+        assert self._control is not None
+        stream, reader = self._control
+        hello = await self._handshake_frame(reader, NONCE_BYTES + SESSION_BYTES)
+        their_nonce, their_session = hello[:NONCE_BYTES], hello[NONCE_BYTES:]
+        nonce = os.urandom(NONCE_BYTES)
+        introduction = Introduction(self.peer_id, self._self_id, their_nonce, nonce, their_session, own_session)
+        await stream.write(frame(nonce + own_session + prove(key, "listener", introduction)))
+        proof = await self._handshake_frame(reader, PROOF_BYTES)
+        if not is_proven(key, "dialer", introduction, proof):
+            raise PeerRefusedError(self.peer_id, "does not share our token")
+        await stream.write(frame(_ADMITTED))
+        return their_session
+
+    async def _handshake_frame(self, reader: StreamReader, size: int) -> bytes:
+        body = await reader.read_frame(_MOST_HANDSHAKE_BYTES)
+        if len(body) < size:
+            raise WireError("a membership handshake cut short")
+        return body[:size]  # Later versions may add to it.
+
+    # ------------------------------------------------------------ gossip
+
+    def say(self, message: Message) -> None:
+        """Send a gossip message, soon. Dropped if the peer is far behind with reading."""
+        body = frame(write_message(message))
+        if self._outbox_bytes + len(body) > OUTBOX_BYTES:
+            self._counters.gossip_dropped += 1
+            return
+        self._outbox.append(body)
+        self._outbox_bytes += len(body)
+        self._outbox_filled.set()
+
+    async def flush(self) -> None:
+        """Wait until everything said so far is on its way."""
+        if self._outbox_bytes:
+            self._outbox_emptied = trio.Event()
+            await self._outbox_emptied.wait()
+
+    async def gossip(self, receive: Callable[[Message], None]) -> None:
+        """Exchange messages until the stream ends.
+
+        Raises:
+            WireError: the peer sent something that is not gossip.
+            StreamResetError: the end.
+        """
+        assert self._control is not None
+        stream, reader = self._control
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_gossip, stream)
+            while True:
+                message = read_message(await reader.read_frame(MAX_MESSAGE_BYTES))
+                self._counters.gossip_in += 1
+                if message is not None:
+                    receive(message)
+
+    async def _write_gossip(self, stream: Stream) -> None:
+        while True:
+            if not self._outbox:
+                self._outbox_filled = trio.Event()
+                await self._outbox_filled.wait()
+            self._counters.gossip_out += len(self._outbox)
+            bodies = b"".join(self._outbox)
+            self._outbox.clear()
+            await stream.write(bodies)
+            self._outbox_bytes -= len(bodies)
+            self._outbox_emptied.set()
+
+    # ------------------------------------------------------------ streams the peer opens
+
+    async def _on_stream(self, stream: Stream) -> None:
+        reader = StreamReader(stream)
+        try:
+            if self.is_admitted:
+                await agree(stream, reader, frozenset((forwarding.PROTOCOL,)))
+                await self._serve_call(self, stream, reader)
+            elif self._control is None and not self.is_dialer:
+                self._control = (stream, reader)
+                await agree(stream, reader, frozenset((MEMBER_PROTOCOL,)))
+                self._control_opened.set()
+                await trio.sleep_forever()  # Returning would reset the stream.
+        except WireError:
+            self._counters.garbage_frames += 1
+        except StreamResetError:
+            pass

@@ -1,0 +1,36 @@
+"""The addresses of this machine. The only place that asks the system for them."""
+
+import ipaddress
+
+import ifaddr
+
+from mesh.addresses import Address
+from mesh.types import NodeId
+
+LOOPBACK = "127.0.0.1"
+
+
+def local_hosts() -> list[str]:
+    """This machine's IPv4 addresses that others may reach, then loopback.
+
+    Link-local addresses (169.254…) count only if there is nothing else: on two machines with one
+    cable between them they are all there is.
+    """
+    usable: list[str] = []
+    link_local: list[str] = []
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            if not ip.is_IPv4 or not isinstance(ip.ip, str):
+                continue
+            address = ipaddress.ip_address(ip.ip)
+            if address.is_loopback or address.is_unspecified:
+                continue
+            (link_local if address.is_link_local else usable).append(ip.ip)
+    return [*dict.fromkeys(usable or link_local), LOOPBACK]
+
+
+def dialable_addresses(host: str, port: int, node_id: NodeId) -> tuple[str, ...]:
+    """What to announce when listening on `host`, as multiaddrs."""
+    listens_everywhere = host in ("", "0.0.0.0", "::")
+    hosts = local_hosts() if listens_everywhere else [host]
+    return tuple(str(Address(h, port, node_id)) for h in hosts)

@@ -1,0 +1,342 @@
+"""The mesh as the rest of the node sees it, in asyncio.
+
+    mesh = Mesh(config, identity, keys, handler)
+    await mesh.start()
+    mesh.announce(name=…, api_url=…, software=…, devices=…, models=…)
+    mesh.view()                                     who is there, what they hold
+    async for batch in await mesh.call(peer, header, [request]): …
+    await mesh.stop()
+
+Everything behind it runs in the mesh's own thread; only `mesh.bridge` knows how the two meet.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+
+from mesh.addresses import parse_address
+from mesh.announcing import fit
+from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio
+from mesh.calls import CallHandler, IncomingCall, RemoteReplies
+from mesh.codec import sign_record
+from mesh.config import MeshConfig
+from mesh.connection import Connection
+from mesh.errors import MeshError, RemoteCallError
+from mesh.forwarding import CallHeader
+from mesh.gossip import GossipCore, essence
+from mesh.identity import Identity
+from mesh.interfaces import dialable_addresses, local_hosts
+from mesh.libp2p_host import Libp2pHost
+from mesh.membership import SESSION_BYTES
+from mesh.relay import Relay
+from mesh.service import MeshService
+from mesh.stats import Counters, MeshStats, Refusal, RefusalBook
+from mesh.token import MeshKeys
+from mesh.types import Device, Member, MeshView, ModelRecord, NodeId, NodeRecord, NodeState
+
+log = logging.getLogger(__name__)
+
+ADDRESSES_EVERY = 15.0
+"""Seconds between looking whether this machine's addresses changed (Wi-Fi, sleep, a new cable)."""
+
+
+class Mesh:
+    """One node's place in the mesh. Used from the asyncio loop's thread only."""
+
+    def __init__(self, config: MeshConfig, identity: Identity, keys: MeshKeys, handler: CallHandler) -> None:
+        self._config = config
+        self._handler = handler
+        self._bridge = Bridge()
+        self._counters = Counters()
+        self._refusals = RefusalBook()
+        self._callbacks: list[Callable[[MeshView], None]] = []
+        self._handlers: dict[ToTrio[bytes], asyncio.Task[None]] = {}
+        self._calls: weakref.WeakSet[ToLoop[bytes]] = weakref.WeakSet()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_running = False
+        self._addresses: tuple[str, ...] = ()
+        # Milliseconds by the wall clock: a restarted node is above its former self without having
+        # stored anything. If the clock was set back, the gossip core outbids the old record.
+        self._own = NodeRecord(id=identity.node_id, name="", incarnation=int(time.time() * 1000), version=0)
+        self._announced = self._own
+        self._announce_at = 0.0
+        self._announce_timer: asyncio.TimerHandle | None = None
+        core = GossipCore(self._own, config.gossip, partial(sign_record, identity), random.Random())
+        self._view = core.view
+        self._service = MeshService(
+            config,
+            Libp2pHost(identity, keys.psk),
+            core,
+            membership_key=keys.membership,
+            session=os.urandom(SESSION_BYTES),
+            own_hosts=frozenset(local_hosts()),
+            serve_call=self._serve_call,
+            on_view=lambda view: self._bridge.to_loop(self._show, view),
+            counters=self._counters,
+            refusals=self._refusals,
+        )
+        self._relay = Relay(
+            self._bridge,
+            config,
+            self._counters,
+            find=self._service.connections.get,
+            start_handler=self._start_handler,
+            stop_handler=self._stop_handler,
+            blame=self._service.blame,
+        )
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Listen, and start looking for the others.
+
+        Raises:
+            AddressInUseError: the mesh port is taken.
+            AddressError: one of the configured peers is not an address.
+        """
+        peers = [parse_address(peer) for peer in self._config.peers]
+        await self._bridge.start(self._service.run)
+        self._is_running = True
+        self._addresses = self._find_addresses()
+        self._publish()
+        for peer in peers:
+            self._bridge.post(partial(self._service.dial, (peer,), is_kept=True))
+        self._spawn(self._watch_addresses())
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """Tell the others good-bye and end, within about `grace` seconds."""
+        if not self._is_running:
+            return
+        self._is_running = False
+        if self._announce_timer is not None:
+            self._announce_timer.cancel()
+        for task in [*self._tasks, *self._handlers.values()]:
+            task.cancel()
+        try:
+            async with asyncio.timeout(grace / 2):
+                await self._bridge.call(self._service.leave)
+        except (TimeoutError, MeshError):
+            log.debug("could not tell everybody good-bye")
+        await self._bridge.stop(grace / 2)
+        for replies in list(self._calls):
+            replies.close(MeshError("the mesh has stopped"))
+        running = [*self._tasks, *self._handlers.values()]
+        if running:
+            await asyncio.wait(running, timeout=0.5)
+
+    @property
+    def self_id(self) -> NodeId:
+        return self._own.id
+
+    @property
+    def port(self) -> int:
+        """The port other nodes connect to; the real one, if 0 was asked for."""
+        return self._service.port
+
+    @property
+    def listen_addresses(self) -> tuple[str, ...]:
+        """Multiaddrs that others can dial, this machine's LAN addresses first."""
+        return self._addresses
+
+    # ------------------------------------------------------------ knowing and telling
+
+    def view(self) -> MeshView:
+        """Everything known now, this node included. Immutable."""
+        return self._view
+
+    def on_change(self, callback: Callable[[MeshView], None]) -> None:
+        """Call `callback` with every new view, on the asyncio loop."""
+        self._callbacks.append(callback)
+
+    def announce(
+        self,
+        *,
+        name: str,
+        api_url: str,
+        software: str,
+        devices: Sequence[Device],
+        models: Sequence[ModelRecord],
+    ) -> None:
+        """Say what this node now is. Cheap: call it on every change.
+
+        This node's own view has it at once. The others hear at once of anything but load numbers
+        (busy, queued, free memory, speeds); those are gathered.
+        """
+        self._own = fit(
+            replace(
+                self._own,
+                name=name,
+                api_url=api_url,
+                software=software,
+                devices=tuple(devices),
+                models=tuple(models),
+            )
+        )
+        self._show(self._view)
+        if not self._is_running:
+            return
+        if essence(self._own) != essence(self._announced):
+            self._publish()
+        elif self._announce_timer is None and self._own != self._announced:
+            loop = asyncio.get_running_loop()
+            wait = max(0.0, self._announce_at + self._config.load_updates_every - loop.time())
+            self._announce_timer = loop.call_later(wait, self._publish)
+
+    def _publish(self) -> None:
+        if self._announce_timer is not None:
+            self._announce_timer.cancel()
+            self._announce_timer = None
+        self._own = replace(self._own, addresses=self._addresses)
+        self._announced = self._own
+        self._announce_at = asyncio.get_running_loop().time()
+        self._bridge.post(self._service.announce, self._own)
+
+    def _show(self, view: MeshView) -> None:
+        # Our own record is newest here: announcements are gathered before the core hears of them.
+        members = dict(view.members)
+        known = members[self.self_id].record
+        own = replace(self._own, incarnation=known.incarnation, version=known.version)
+        members[self.self_id] = Member(own, NodeState.ALIVE)
+        self._view = MeshView(self.self_id, MappingProxyType(members))
+        for callback in self._callbacks:
+            try:
+                callback(self._view)
+            except Exception:
+                log.exception("a callback for changes of the mesh failed")
+
+    # ------------------------------------------------------------ peers
+
+    async def add_peer(self, address: str) -> None:
+        """Keep trying to reach the node at `address` (HOST:PORT or a multiaddr).
+
+        Raises:
+            AddressError: it is not an address.
+        """
+        parsed = parse_address(address)
+        self._bridge.post(partial(self._service.dial, (parsed,), is_kept=True))
+
+    def report_failure(self, peer: NodeId) -> None:
+        """A request to `peer` failed in a way that may mean it is gone. It is asked at once."""
+        self._bridge.post(self._service.doubt, peer)
+
+    def stats(self) -> MeshStats:
+        connections = list(self._service.connections.values())
+        c = self._counters
+        return MeshStats(
+            peers_connected=len(connections),
+            streams_open=sum(connection.session.open_streams for connection in connections),
+            calls_waiting=sum(connection.calls_waiting for connection in connections),
+            gossip_in=c.gossip_in,
+            gossip_out=c.gossip_out,
+            gossip_dropped=c.gossip_dropped,
+            garbage_frames=c.garbage_frames,
+            oversized_frames=c.oversized_frames,
+            peers_refused=c.peers_refused,
+            handshakes_failed=c.handshakes_failed,
+            calls_out=c.calls_out,
+            calls_in=c.calls_in,
+            calls_failed=c.calls_failed,
+            bytes_in=c.bytes_in + sum(connection.session.bytes_in for connection in connections),
+            bytes_out=c.bytes_out + sum(connection.session.bytes_out for connection in connections),
+        )
+
+    def refusals(self) -> Sequence[Refusal]:
+        """Those who are not of this mesh, the latest last: for `shoal doctor`."""
+        return self._refusals.all()
+
+    # ------------------------------------------------------------ calls
+
+    async def call(
+        self, peer: NodeId, header: CallHeader, messages: AsyncIterator[bytes] | Sequence[bytes]
+    ) -> RemoteReplies:
+        """Send a call to `peer`. Returns at once: what goes wrong shows when iterating the replies.
+
+        Raises:
+            MeshError: the mesh is not running.
+        """
+        if not self._is_running:
+            raise MeshError("the mesh is not running")
+        replies: ToLoop[bytes] = ToLoop(self._bridge)
+        self._calls.add(replies)
+        requests: list[bytes] | ToTrio[bytes]
+        if isinstance(messages, Sequence):
+            requests = list(messages)
+        else:
+            requests = ToTrio(self._bridge)
+            self._spawn(_feed(messages, requests))
+        self._bridge.spawn(self._relay.call_out, peer, header, requests, replies)
+        return RemoteReplies(replies)
+
+    async def _serve_call(self, connection: Connection, *stream: object) -> None:
+        await self._relay.serve(connection, *stream)  # type: ignore[arg-type]
+
+    def _start_handler(self, call: IncomingCall, replies: ToTrio[bytes]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(call, replies))
+        self._handlers[replies] = task
+        task.add_done_callback(lambda _: self._handlers.pop(replies, None))
+
+    def _stop_handler(self, replies: ToTrio[bytes]) -> None:
+        task = self._handlers.get(replies)
+        if task is not None:
+            task.cancel()
+
+    async def _answer(self, call: IncomingCall, replies: ToTrio[bytes]) -> None:
+        """Run the handler for one call from a peer. Every end of it closes `replies`."""
+        answer = self._handler(call)
+        error: MeshError = RemoteCallError("CANCELLED", "cancelled", "the call was cancelled")
+        try:
+            async for batch in answer:
+                await replies.send(batch, sum(map(len, batch)))
+        except RemoteCallError as failure:
+            error = failure
+        except PipeCancelled:
+            pass  # The caller has hung up.
+        except Exception:
+            log.exception("a call for %s failed", call.header.model)
+            error = RemoteCallError("INTERNAL", "internal", "the node failed to answer; see its log")
+        else:
+            replies.close()
+        finally:
+            replies.close(error)
+            aclose = getattr(answer, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    # ------------------------------------------------------------ tasks
+
+    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _find_addresses(self) -> tuple[str, ...]:
+        if self._config.advertise:
+            return self._config.advertise
+        return dialable_addresses(self._config.host, self.port, self.self_id)
+
+    async def _watch_addresses(self) -> None:
+        while True:
+            await asyncio.sleep(ADDRESSES_EVERY)
+            addresses = self._find_addresses()
+            if addresses != self._addresses:
+                log.info("this machine's addresses changed: %s", ", ".join(addresses))
+                self._addresses = addresses
+                self._publish()
+
+
+async def _feed(messages: AsyncIterator[bytes], requests: ToTrio[bytes]) -> None:
+    try:
+        async for message in messages:
+            await requests.send([message], len(message))
+        requests.close()
+    except PipeCancelled:
+        pass
+    finally:
+        requests.close(MeshError("the request was not completed"))

@@ -1,0 +1,424 @@
+"""Run the mesh in trio: listen, dial, admit, and do what `GossipCore` says.
+
+No protocol in here: who is dead, whom to dial, what to send is the core's and the dial book's to
+decide; what bytes mean is the codec's. This file waits, connects and carries.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+from trio_typing import TaskStatus
+
+from mesh.addresses import Address, in_dialling_order
+from mesh.codec import Message
+from mesh.config import MeshConfig
+from mesh.connection import Connection, ServeCall
+from mesh.dialing import DialBook, Target
+from mesh.errors import AddressInUseError, MeshError, OversizedError, PeerRefusedError, WireError
+from mesh.gossip import Action, Dial, Disconnect, GossipCore, Send
+from mesh.libp2p_host import ForeignNetworkError, Libp2pHost, SecureConnection
+from mesh.membership import Link, keeps_the_new
+from mesh.muxer import MuxerProtocolError, StreamResetError
+from mesh.stats import Counters, RefusalBook
+from mesh.types import MeshView, NodeId, NodeRecord
+
+log = logging.getLogger(__name__)
+
+LINGER = 0.5
+"""Seconds between replacing a connection and closing it, so that the peer has the new one first."""
+
+STAGGER = 0.15
+"""Seconds between trying one address of a node and trying the next as well."""
+
+DIALS_AT_ONCE = 16
+
+FAREWELL = 0.5
+"""Seconds for good-byes to be sent, and again for connections to end."""
+
+MOST_BLAMED = 1024
+"""Peers remembered for having been logged once."""
+
+
+class Unreachable(MeshError):
+    """None of a node's addresses worked. `is_refused`: on all, the machine said nobody listens."""
+
+    def __init__(self, reason: str, *, is_refused: bool, is_stranger: bool = False) -> None:
+        super().__init__(reason)
+        self.is_refused = is_refused
+        self.is_stranger = is_stranger
+
+
+class MeshService:
+    """The trio side of one node's mesh."""
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        host: Libp2pHost,
+        core: GossipCore,
+        *,
+        membership_key: bytes,
+        session: bytes,
+        own_hosts: frozenset[str],
+        serve_call: ServeCall,
+        on_view: Callable[[MeshView], None],
+        counters: Counters,
+        refusals: RefusalBook,
+    ) -> None:
+        self.core = core
+        self.connections: dict[NodeId, Connection] = {}
+        self.port = 0
+        self._config = config
+        self._host = host
+        self._membership_key = membership_key
+        self._session = session
+        self._own_hosts = own_hosts
+        self._serve_call = serve_call
+        self._on_view = on_view
+        self._counters = counters
+        self._refusals = refusals
+        self._book = DialBook(random.Random())
+        self._handshakes = trio.Semaphore(config.max_handshakes)
+        self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
+        self._blamed: set[NodeId] = set()
+        self._wake_dialler = trio.Event()
+        self._view = core.view
+        self._nursery: trio.Nursery | None = None
+
+    async def listen(self) -> list[trio.SocketListener]:
+        """Take the port.
+
+        Raises:
+            AddressInUseError: another program has it, or the address is not this machine's.
+        """
+        host, port = self._config.host, self._config.port
+        try:
+            return list(await trio.open_tcp_listeners(port, host=host or None))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise AddressInUseError(
+                f"cannot listen on {host}:{port} for other nodes: {reason}. Choose another port "
+                "(0 takes any free one), or stop the program that uses it"
+            ) from error
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Be part of the mesh until cancelled. Raises as `listen`, before it is ready."""
+        listeners = await self.listen()
+        self.port = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            serve = partial(trio.serve_listeners, self._accept, listeners, handler_nursery=nursery)
+            nursery.start_soon(serve)
+            nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._keep_dialling)
+            ready()
+
+    # ------------------------------------------------------------ orders from outside
+
+    def do(self, actions: Sequence[Action]) -> None:
+        """Carry out what the core decided, and show the view if it changed."""
+        for action in actions:
+            match action:
+                case Send(peer, message):
+                    connection = self.connections.get(peer)
+                    if connection is not None:
+                        connection.say(message)
+                case Dial(peer, addresses):
+                    self._spawn(self._dial_member, peer, addresses)
+                case Disconnect(peer, reason):
+                    log.info("lost %s: %s", peer[-8:], reason)
+                    self._drop(peer)
+        if self.core.view is not self._view:
+            self._view = self.core.view
+            self._on_view(self._view)
+
+    def announce(self, record: NodeRecord) -> None:
+        """This is what we now are."""
+        self.do(self.core.announce(record, trio.current_time()))
+
+    def doubt(self, peer: NodeId) -> None:
+        """A request to `peer` failed."""
+        self.do(self.core.doubt(peer, trio.current_time()))
+
+    async def leave(self) -> None:
+        """Tell everybody good-bye, and hang up."""
+        self.do(self.core.leave(trio.current_time()))
+        connections = list(self.connections.values())
+        with trio.move_on_after(FAREWELL):
+            for connection in connections:
+                await connection.flush()
+        for connection in connections:
+            connection.close()
+        with trio.move_on_after(FAREWELL):
+            for connection in connections:
+                await connection.ended.wait()
+
+    def blame(self, peer: NodeId, error: BaseException) -> None:
+        """`peer` broke the protocol: count it, say so once, and hang up."""
+        self._counters.garbage_frames += 1
+        if isinstance(error, OversizedError):
+            self._counters.oversized_frames += 1
+        if peer not in self._blamed and len(self._blamed) < MOST_BLAMED:
+            self._blamed.add(peer)
+            log.warning("%s sent garbage; connection closed: %s", peer[-8:], error)
+        self._drop(peer)
+
+    def dial(self, addresses: tuple[Address, ...], *, is_kept: bool) -> None:
+        """Keep trying to reach the node at these addresses."""
+        self._book.add(addresses, trio.current_time(), is_kept=is_kept)
+        self._wake_dialler.set()
+
+    def _spawn(self, function: Callable[..., object], *args: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *args)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ time
+
+    async def _keep_time(self) -> None:
+        while True:
+            await trio.sleep(self._config.gossip.tick_every)
+            self.do(self.core.tick(trio.current_time()))
+
+    async def _keep_dialling(self) -> None:
+        while True:
+            for target in self._book.due(trio.current_time(), self.core.linked):
+                self._spawn(self._dial_target, target)
+            self._wake_dialler = trio.Event()
+            with trio.move_on_after(0.5):
+                await self._wake_dialler.wait()
+
+    # ------------------------------------------------------------ dialling
+
+    async def _dial_member(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        if peer in self.connections:
+            return
+        ordered = in_dialling_order(addresses, self._own_hosts)
+        try:
+            await self._dial(ordered, peer)
+        except Unreachable as error:
+            self.do(self.core.dial_failed(peer, trio.current_time(), is_refused=error.is_refused))
+
+    async def _dial_target(self, target: Target) -> None:
+        expected = target.addresses[0].node_id
+        if expected == self.core.self_id:
+            self._book.led_home(target.key)
+            return
+        try:
+            peer = await self._dial(target.addresses, expected)
+        except Unreachable as error:
+            log.debug("cannot reach %s: %s", target.addresses[0], error)
+            report = self._book.refused if error.is_stranger else self._book.failed
+            report(target.key, trio.current_time())
+        else:
+            if peer == self.core.self_id:
+                self._book.led_home(target.key)
+            else:
+                self._book.succeeded(target.key, peer, trio.current_time())
+
+    async def _dial(self, addresses: Sequence[Address], expected: NodeId | None) -> NodeId:
+        """Connect and be admitted; the peer's id.
+
+        Raises:
+            Unreachable: no address worked.
+        """
+        async with self._dials:
+            secure = await self._connect_any(addresses, expected)
+        if secure.peer_id == self.core.self_id:
+            await secure.aclose()
+            return secure.peer_id
+        assert self._nursery is not None
+        try:
+            await self._nursery.start(self._carry, secure)
+        except PeerRefusedError as error:
+            raise Unreachable(str(error), is_refused=False, is_stranger=True) from error
+        except (MeshError, trio.TooSlowError) as error:
+            raise Unreachable(str(error), is_refused=False) from error
+        return secure.peer_id
+
+    async def _connect_any(self, addresses: Sequence[Address], expected: NodeId | None) -> SecureConnection:
+        """The first address that leads to the right node; the next is tried soon after the last."""
+        found: list[SecureConnection] = []
+        errors: list[Exception] = []
+
+        async def attempt(address: Address, scope: trio.CancelScope, failed: trio.Event) -> None:
+            try:
+                secure = await self._connect(address, expected)
+            except (OSError, MeshError, trio.TooSlowError) as error:
+                errors.append(error)
+                failed.set()
+                return
+            if found:
+                await secure.aclose()
+            else:
+                found.append(secure)
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
+                with trio.move_on_after(STAGGER):
+                    await failed.wait()
+        if found:
+            return found[0]
+        raise Unreachable(
+            "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors))
+            or "no address that can be dialled",
+            is_refused=bool(errors) and all(isinstance(e, ConnectionRefusedError) for e in errors),
+            is_stranger=any(isinstance(e, ForeignNetworkError) for e in errors),
+        )
+
+    async def _connect(self, address: Address, expected: NodeId | None) -> SecureConnection:
+        with trio.fail_after(self._config.connect_timeout):
+            try:
+                stream = await trio.open_tcp_stream(address.host, address.port)
+            except OSError as error:
+                raise _plain(error) from error
+        try:
+            with trio.fail_after(self._config.handshake_timeout):
+                return await self._host.secure_outbound(stream, expected)
+        except ForeignNetworkError as error:
+            self._refuse(f"{address.host}:{address.port}", str(error))
+            await trio.aclose_forcefully(stream)
+            raise
+        except BaseException:
+            with trio.CancelScope() as scope:
+                scope.shield = True
+                await trio.aclose_forcefully(stream)
+            raise
+
+    # ------------------------------------------------------------ being dialled
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        try:
+            if len(self.connections) >= self._config.max_connections:
+                return
+            async with self._handshakes:
+                with trio.fail_after(self._config.handshake_timeout):
+                    secure = await self._host.secure_inbound(stream)
+            await self._carry(secure)
+        except ForeignNetworkError as error:
+            self._refuse(_host_of(stream), str(error))
+        except PeerRefusedError as error:
+            self._refuse(_host_of(stream), error.reason)
+        except (MeshError, OSError, trio.TooSlowError) as error:
+            self._counters.handshakes_failed += 1
+            log.debug("a connection did not come about: %s", error)
+        finally:
+            with trio.CancelScope() as scope:
+                scope.shield = True
+                await trio.aclose_forcefully(stream)
+
+    def _refuse(self, address: str, reason: str) -> None:
+        self._counters.peers_refused += 1
+        if self._refusals.add(address, reason, time.time()):
+            log.warning("refused %s: %s", address, reason)
+
+    # ------------------------------------------------------------ a connection's life
+
+    async def _carry(
+        self,
+        secure: SecureConnection,
+        *,
+        task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """From an encrypted connection to its end. Started once the peer is admitted.
+
+        Raises, before that only:
+            PeerRefusedError, WireError, StreamResetError, trio.TooSlowError: not admitted.
+        """
+        connection = Connection(secure, self.core.self_id, self._serve_call, self._counters)
+        errors: list[BaseException] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_connection, connection, nursery.cancel_scope)
+                await self._admit(connection)
+                task_status.started()
+                await self._gossip(connection)
+                connection.close()
+                nursery.cancel_scope.deadline = trio.current_time() + LINGER
+        except* (MeshError, trio.TooSlowError) as group:
+            errors.append(_innermost(group))
+        finally:
+            if self.connections.get(connection.peer_id) is connection:
+                del self.connections[connection.peer_id]
+                self.do(self.core.disconnected(connection.peer_id, trio.current_time()))
+        if not connection.is_admitted:
+            raise errors[0] if errors else StreamResetError("the peer hung up during the handshake")
+
+    async def _run_connection(self, connection: Connection, ends: trio.CancelScope) -> None:
+        try:
+            await connection.run()
+        except* MuxerProtocolError as group:
+            self.blame(connection.peer_id, _innermost(group))
+        ends.cancel()
+
+    async def _admit(self, connection: Connection) -> None:
+        with trio.fail_after(self._config.handshake_timeout):
+            session = await connection.prove_membership(self._membership_key, self._session)
+        link = Link(connection.is_dialer, session, trio.current_time())
+        connection.admit(link, self._config.max_calls_per_peer)
+        self._register(connection, link)
+
+    def _register(self, connection: Connection, link: Link) -> None:
+        """Make this the connection with its peer, unless there is a better one."""
+        peer = connection.peer_id
+        old = self.connections.get(peer)
+        if old is not None and old.link is not None:
+            if not keeps_the_new(old.link, link, self.core.self_id, peer):
+                self._spawn(_close_later, connection)
+                return
+            self._spawn(_close_later, old)
+        self.connections[peer] = connection
+        self.do(self.core.connected(peer, trio.current_time()))
+
+    async def _gossip(self, connection: Connection) -> None:
+        peer = connection.peer_id
+
+        def receive(message: Message) -> None:
+            if self.connections.get(peer) is connection:
+                self.do(self.core.received(peer, message, trio.current_time()))
+
+        try:
+            await connection.gossip(receive)
+        except* WireError as group:
+            self.blame(connection.peer_id, _innermost(group))
+        except* StreamResetError:
+            pass
+
+    def _drop(self, peer: NodeId) -> None:
+        connection = self.connections.pop(peer, None)
+        if connection is not None:
+            connection.close()
+            self._spawn(_close_later, connection)
+            self.do(self.core.disconnected(peer, trio.current_time()))
+
+
+async def _close_later(connection: Connection) -> None:
+    await trio.sleep(LINGER)
+    connection.close()
+    await trio.sleep(LINGER)
+    connection.abort()
+
+
+def _host_of(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return "unknown"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _plain(error: OSError) -> OSError:
+    """The one error behind trio's group of one per address of a name."""
+    cause = None if error.__cause__ is None else _innermost(error.__cause__)
+    return cause if isinstance(cause, OSError) else error

@@ -66,15 +66,19 @@ class DataFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its user may read, whole or not at all."""
+    """Writes a file that only its user may read, whole or not at all.
+
+    Raises:
+        StartError: it cannot be written, for example on a full disk.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise StartError(f"{path} cannot be written: {error.strerror}") from error

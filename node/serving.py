@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from mesh.errors import RemoteCallError
-from mesh.mesh import IncomingCall
+from mesh.calls import IncomingCall
 from node.backend_errors import BackendError
 from node.dispatch import LOAD, UNLOAD
 from node.failure import of_backend_error
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class PeerService:
-    """Answers the calls that arrive from peers. Fulfils `mesh.mesh.CallHandler`."""
+    """Answers the calls that arrive from peers. Fulfils `mesh.calls.CallHandler`."""
 
     def __init__(self, local: LocalModels) -> None:
         self._local = local

@@ -1,11 +1,13 @@
 """Crashes, kills and clients that go away: one clear error or none at all, and nothing left behind."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -210,12 +212,45 @@ def run_up(data: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-async def test_a_full_disk_is_told_and_the_node_still_answers(tmp_path: Path) -> None:
-    """Logs and digests cannot be written: that must not cost an answer."""
-    async with mesh_of(tmp_path, "a", env={"SHOAL_TEST_FULL_DISK": "1"}) as [a], a.client() as http:
-        answer = await http.post("/v1/chat/completions", json={"model": "echo", "messages": HELLO})
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
-    assert answer.status_code == 200
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+        while ballast.write(b"x" * 4096):
+            pass
+
+
+async def test_a_disk_that_fills_up_costs_no_answer(small_disk: Path) -> None:
+    async with mesh_of(small_disk, "a") as [a], a.client() as http:
+        fill(small_disk)
+
+        for model in ("echo", "minnow"):
+            body = {"model": model, "messages": HELLO, "max_tokens": 4}
+            answer = await http.post("/v1/chat/completions", json=body)
+
+            assert answer.status_code == 200, answer.text
+
+
+def test_starting_on_a_full_disk_is_one_clear_error(small_disk: Path) -> None:
+    fill(small_disk)
+
+    done = run_up(small_disk / "node", "--port", "0", "--mesh-port", "0")
+
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_a_wrong_token_is_refused_and_the_doctor_says_so(tmp_path: Path) -> None:
@@ -231,12 +266,8 @@ async def test_a_wrong_token_is_refused_and_the_doctor_says_so(tmp_path: Path) -
                     return bool((await http.get(f"{stranger.api}/api/diagnostics")).json()["refusals"])
 
             await until(is_refused, "the refusal")
-            done = subprocess.run(
-                [sys.executable, "-m", "node", "doctor", "--data", str(stranger.root)],
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            doctor = [sys.executable, "-m", "node", "doctor", "--data", str(stranger.root)]
+            done = await asyncio.to_thread(subprocess.run, doctor, capture_output=True, text=True, timeout=60)
 
             assert done.returncode == 1
             assert "token" in done.stdout

@@ -31,7 +31,6 @@ class Node:
         *flags: str,
         token: str = TOKEN,
         prefix: Sequence[str] = (),
-        env: dict[str, str] | None = None,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
@@ -39,7 +38,6 @@ class Node:
         self.prefix = tuple(prefix)
         self.token = token
         self.flags = flags
-        self.env = env or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.running: dict[str, Any] = {}
 
@@ -59,7 +57,7 @@ class Node:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=environment | {"SHOAL_EXIT_WITH_PARENT": "1"} | self.env,
+                env=environment | {"SHOAL_EXIT_WITH_PARENT": "1"},
             )
 
     async def until_ready(self) -> "Node":
@@ -147,11 +145,9 @@ class Node:
 
 
 @asynccontextmanager
-async def mesh_of(
-    tmp_path: Path, names: str | Sequence[str], *flags: str, env: dict[str, str] | None = None
-) -> AsyncIterator[list[Node]]:
+async def mesh_of(tmp_path: Path, names: str | Sequence[str], *flags: str) -> AsyncIterator[list[Node]]:
     """Nodes that know each other, without mDNS. Stopped at the end, whatever state they are in."""
-    nodes = [Node(tmp_path / name, name, "--no-mdns", "--mesh-host", "127.0.0.1", *flags, env=env) for name in names]
+    nodes = [Node(tmp_path / name, name, "--no-mdns", "--mesh-host", "127.0.0.1", *flags) for name in names]
     try:
         nodes[0].start()
         await nodes[0].until_ready()

@@ -38,10 +38,11 @@ def default_command(engine: str) -> list[str]:
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a backend finds in its environment: ours, and the way to our packages."""
+    """What a backend finds in its environment: ours without the mesh's token, and the way to our packages."""
     paths = [str(PACKAGES_DIR), *filter(None, [inherited.get("PYTHONPATH")])]
+    kept = {name: value for name, value in inherited.items() if name != "SHOAL_TOKEN"}
     # Unbuffered, or the last words of a backend that is killed never reach the log.
-    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 class BackendProcess:

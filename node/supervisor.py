@@ -543,10 +543,7 @@ class Supervisor:
             raise
         finally:
             self._backends.clear()
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=5.0)
+            await self._finish_tasks()
             self._runtime_dir.close()
 
     # -------------------------------------------------------------- for Backend
@@ -570,6 +567,13 @@ class Supervisor:
         """Tell whoever listens that a backend is not as it was."""
         if self.on_change:
             self.on_change()
+
+    async def _finish_tasks(self) -> None:
+        """What is left is connections being closed, which takes a moment."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        for task in self._tasks:
+            task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -61,6 +61,7 @@ class Mesh:
         self._calls: weakref.WeakSet[ToLoop[bytes]] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_running = False
+        self._is_leaving = False
         self._addresses: tuple[str, ...] = ()
         # Milliseconds by the wall clock: a restarted node is above its former self without having
         # stored anything. If the clock was set back, the gossip core outbids the old record.
@@ -189,11 +190,18 @@ class Mesh:
             wait = max(0.0, self._announce_at + self._config.load_updates_every - loop.time())
             self._announce_timer = loop.call_later(wait, self._publish)
 
+    def announce_leaving(self) -> None:
+        """Say good-bye without hanging up: no new requests come, running ones can finish. `stop` says
+        it too; this is for a node that lets its answers end first."""
+        self._is_leaving = True
+        if self._is_running:
+            self._publish()
+
     def _publish(self) -> None:
         if self._announce_timer is not None:
             self._announce_timer.cancel()
             self._announce_timer = None
-        self._own = replace(self._own, addresses=self._addresses)
+        self._own = replace(self._own, addresses=self._addresses, left=self._is_leaving)
         self._announced = self._own
         self._announce_at = asyncio.get_running_loop().time()
         self._bridge.post(self._service.announce, self._own)

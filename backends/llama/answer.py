@@ -1,0 +1,106 @@
+"""From sampled tokens to the events of one choice: characters, stop strings, tool calls.
+
+    token -> bytes -> whole characters -> stop strings -> tool calls -> events
+
+What has come out depends only on the tokens fed so far. So an answer can be continued elsewhere:
+feed the tokens that were given already, drop the events, go on.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+
+from backends.llama.detokenizer import Detokenizer
+from backends.llama.tools import CallArguments, CallBegun, CallParser, Part, Text
+from backends.rpc import backend_pb2 as pb
+from backends.stop import StopFilter
+
+
+class Answer:
+    """One choice: feed tokens until `reason` is set."""
+
+    def __init__(
+        self,
+        choice: int,
+        piece: Callable[[int], bytes],
+        end_tokens: frozenset[int],
+        *,
+        limit: int,
+        stops: Sequence[str] = (),
+        parser: CallParser | None = None,
+        call_id: Callable[[], str] = lambda: f"call_{uuid.uuid4().hex[:24]}",
+    ) -> None:
+        self.choice = choice
+        self.reason = "" if limit > 0 else "length"
+        self.tokens = 0
+        """Tokens of the answer so far; the one that ended it does not count."""
+        self._piece = piece
+        self._end_tokens = end_tokens
+        self._limit = limit
+        self._text = Detokenizer()
+        self._stop = StopFilter(stops)
+        self._parser = parser
+        self._call_id = call_id
+        self._unreported: list[int] = []
+        self._logprobs: list[pb.TokenLogprob] = []
+
+    def feed(self, token: int, logprob: pb.TokenLogprob | None = None) -> list[pb.GenerateEvent]:
+        """The events that follow from the next token."""
+        if token in self._end_tokens:
+            return self.finish("stop")
+        self.tokens += 1
+        self._unreported.append(token)
+        if logprob is not None:
+            self._logprobs.append(logprob)
+        events = self._events(self._show(self._text.feed(self._piece(token))))
+        if self._stop.stopped:
+            return events + self.finish("stop")
+        if self.tokens >= self._limit:
+            return events + self.finish("length")
+        return events
+
+    def finish(self, reason: str) -> list[pb.GenerateEvent]:
+        """The answer is over: what was held back, and why it ended."""
+        parts = self._show(self._text.flush())
+        if not self._stop.stopped:
+            parts += self._parse(self._stop.flush())
+        if self._parser is not None:
+            parts += self._parser.flush()
+            if self._parser.calls and reason == "stop":
+                reason = "tool_calls"
+        self.reason = reason
+        events = self._events(parts)
+        if self._logprobs:  # Of tokens whose text is not shown; they belong to a text all the same.
+            events.append(self._event(text=pb.TextDelta(**self._accounted())))
+        finished = pb.Finished(reason=reason, token_ids=self._unreported)
+        self._unreported = []
+        return [*events, self._event(finished=finished)]
+
+    def _show(self, text: str) -> list[Part]:
+        return self._parse(self._stop.feed(text))
+
+    def _parse(self, text: str) -> list[Part]:
+        if self._parser is not None:
+            return self._parser.feed(text)
+        return [Text(text)] if text else []
+
+    def _events(self, parts: Iterable[Part]) -> list[pb.GenerateEvent]:
+        return [self._shown(part) for part in parts]
+
+    def _shown(self, part: Part) -> pb.GenerateEvent:
+        match part:
+            case Text(text):
+                return self._event(text=pb.TextDelta(text=text, **self._accounted()))
+            case CallBegun(index, name):
+                call = pb.ToolCallDelta(index=index, id=self._call_id(), name=name, token_ids=self._unreported)
+            case CallArguments(index, text):
+                call = pb.ToolCallDelta(index=index, arguments=text, token_ids=self._unreported)
+        self._unreported = []
+        return self._event(tool_call=call)
+
+    def _accounted(self) -> dict[str, list]:  # type: ignore[type-arg]  # two kinds of lists
+        account = {"token_ids": self._unreported, "logprobs": self._logprobs}
+        self._unreported, self._logprobs = [], []
+        return account
+
+    def _event(self, **event: object) -> pb.GenerateEvent:
+        return pb.GenerateEvent(choice=self.choice, **event)  # type: ignore[arg-type]  # one of its kinds

@@ -1,0 +1,298 @@
+"""The llama engine: GGUF models through llama.cpp, many requests in one batch.
+
+This file puts the parts together and answers the server; the work is done by the decode loop
+(`loop.py`), by `job.py` for what comes before it and by `embeddings.py` beside it.
+"""
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import llama_cpp
+import psutil
+
+from backends.engine import Engine, Replies, Report
+from backends.errors import NotLoadedError, UnsupportedError
+from backends.llama.embeddings import Embedder
+from backends.llama.gguf_header import read_header
+from backends.llama.job import Job, JobMaker
+from backends.llama.loop import DecodeLoop
+from backends.llama.model import Context, Model
+from backends.llama.scheduler import Limits
+from backends.llama.settings import (
+    LlamaSettings,
+    Machine,
+    ModelFacts,
+    Plan,
+    check_weights_fit,
+    choose,
+    gpu_layers,
+)
+from backends.llama.template import CHATML, ChatTemplate
+from backends.llama.tools import NO_TOOLS, read_offer
+from backends.rpc import backend_pb2 as pb
+from backends.settings import read_settings
+
+T = TypeVar("T")
+
+PROGRESS_STEP = 0.01
+"""Of the load, between two reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: Model
+    context: Context
+    loop: DecodeLoop
+    maker: JobMaker
+    embedder: Embedder
+    plan: Plan
+
+    def close(self) -> None:
+        """Free everything, in the order in which it depends on each other. Belongs into a thread."""
+        self.loop.stop()
+        self.embedder.close()
+        self.context.close()
+        self.model.close()
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.model.weight_bytes + self.plan.cache_bytes
+
+
+class LlamaEngine(Engine):
+    """One GGUF model."""
+
+    name = "llama"
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._loaded: _Loaded | None = None
+
+    def describe(self) -> pb.DescribeReply:
+        memory = psutil.virtual_memory()
+        return pb.DescribeReply(
+            engine=self.name,
+            version=f"llama-cpp-python {llama_cpp.__version__}",
+            methods=["Generate", "Embed", "Tokenize", "Detokenize"],
+            devices=[pb.Device(kind="cpu", name="CPU", memory_total=memory.total, memory_free=memory.available)],
+        )
+
+    # ------------------------------------------------------------ life cycle
+
+    async def load(self, request: pb.LoadRequest, report: Report) -> pb.LoadedModel:
+        settings = read_settings(LlamaSettings, request.settings_json)
+        if request.projector_path or request.adapter_paths:
+            raise UnsupportedError("the llama engine takes no projectors and no adapters yet")
+        given_up = threading.Event()
+        loading = asyncio.ensure_future(self._load(settings, request, report, given_up))
+        try:
+            self._loaded = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            # The thread stops at the next progress report; what it had got by then is freed.
+            given_up.set()
+            await asyncio.wait([loading])
+            if not loading.cancelled() and loading.exception() is None:
+                await asyncio.to_thread(loading.result().close)
+            raise
+        return self._describe_loaded(self._loaded)
+
+    async def _load(
+        self, settings: LlamaSettings, request: pb.LoadRequest, report: Report, given_up: threading.Event
+    ) -> _Loaded:
+        loop = asyncio.get_running_loop()
+        reported = 0.0
+
+        def on_progress(fraction: float) -> bool:
+            nonlocal reported
+            if fraction - reported >= PROGRESS_STEP:
+                reported = fraction
+                loop.call_soon_threadsafe(report, fraction, "reading weights")
+            return not given_up.is_set()
+
+        machine = _machine()
+        model = await asyncio.to_thread(_open_model, settings, request, machine, on_progress)
+        try:
+            plan, context = await asyncio.to_thread(_open_context, settings, model)
+            template = _template(settings, model)
+        except BaseException:
+            await asyncio.to_thread(model.close)
+            raise
+        limits = Limits(
+            slots=plan.slots,
+            sequences=plan.slots + settings.kept_prefixes,
+            cells=plan.slots * plan.context_length,
+            queue=settings.queue,
+            prompt_slice=settings.prompt_slice,
+            beside_slice=max(1, settings.prompt_slice // 4),
+            reuse=model.can_share,
+        )
+        decoding = DecodeLoop(model, context, limits, self._changed)
+        decoding.start()
+        maker = JobMaker(model, template, plan.context_length, plan.slots)
+        return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), plan)
+
+    def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
+        capabilities = ["embedding"]
+        if loaded.context.has_memory:
+            capabilities += ["chat", "completion", *(["tools"] if loaded.maker.has_tools else [])]
+        return pb.LoadedModel(
+            context_length=loaded.plan.context_length,
+            slots=loaded.plan.slots,
+            capabilities=capabilities,
+            memory_bytes=loaded.memory_bytes,
+            summary=loaded.plan.summary,
+        )
+
+    async def unload(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            await asyncio.to_thread(loaded.close)
+
+    def state(self) -> pb.State:
+        loaded = self._loaded
+        if loaded is None:
+            return pb.State()
+        loop = loaded.loop
+        return pb.State(
+            slots=loaded.plan.slots,
+            busy=loop.busy,
+            queued=loop.queued,
+            prompt_tokens_per_second=_rate(loop.prompt_seconds.value),
+            generated_tokens_per_second=_rate(loop.token_seconds.value),
+            first_token_seconds=loop.first_token_seconds.value,
+            memory_bytes=loaded.memory_bytes,
+            context_length=loaded.plan.context_length,
+        )
+
+    # ------------------------------------------------------------ calls
+
+    async def generate(self, request: pb.GenerateRequest, replies: Replies) -> None:
+        loaded = self._held()
+        if not loaded.context.has_memory:
+            raise UnsupportedError("this model makes embeddings only")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        job = await _in_thread(functools.partial(loaded.maker.make, request, replies, done), Job.close)
+        if job.is_over:  # All of it had been given already.
+            job.close()
+            for choice in job.choices:
+                finished = pb.Finished(reason=choice.answer.reason)
+                replies.put(pb.GenerateEvent(choice=choice.answer.choice, finished=finished))
+            replies.put(job.usage())
+            return
+        loaded.loop.submit(job)
+        try:
+            await done
+        except asyncio.CancelledError:
+            loaded.loop.cancel(job)
+            raise
+
+    async def embed(self, request: pb.EmbedRequest) -> pb.EmbedReply:
+        loaded = self._held()
+        return await asyncio.to_thread(_embed, loaded, request)
+
+    async def tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeReply:
+        maker, model = self._held().maker, self._held().model
+        if request.WhichOneof("input") == "messages_json":
+            offer = read_offer(request.tools_json, "") if request.tools_json else NO_TOOLS
+            ids = await asyncio.to_thread(maker.chat_tokens, request.messages_json, offer, {})
+        else:
+            ids = await asyncio.to_thread(model.tokenize, request.text, special=request.with_special)
+        return pb.TokenizeReply(ids=ids)
+
+    async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeReply:
+        model = self._held().model
+        ids = model.check_tokens(request.ids, "ids")
+        return pb.DetokenizeReply(text=b"".join(map(model.piece, ids)).decode(errors="replace"))
+
+    def _held(self) -> _Loaded:
+        if self._loaded is None:
+            raise NotLoadedError
+        return self._loaded
+
+
+# ---------------------------------------------------------------- what runs in threads
+
+
+def _open_model(
+    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, on_progress: Callable[[float], bool]
+) -> Model:
+    read_header(request.path)
+    check_weights_fit(request.path, os.path.getsize(request.path), machine)
+    layers = gpu_layers(settings, machine, list(request.devices))
+    return Model(request.path, gpu_layers=layers, on_progress=on_progress)
+
+
+def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]:
+    facts = ModelFacts(
+        description=model.description,
+        trained_context=model.trained_context,
+        layers=model.layers,
+        cache_bytes_per_token=model.cache_bytes_per_token,
+        can_share=model.can_share,
+    )
+    plan = choose(settings, facts, _machine())
+    context = Context(
+        model,
+        cells=plan.slots * plan.context_length,
+        sequences=plan.slots + settings.kept_prefixes,
+        batch=max(settings.batch, plan.slots + settings.prompt_slice),
+        micro_batch=settings.batch,
+        threads=plan.threads,
+    )
+    return plan, context
+
+
+def _embed(loaded: _Loaded, request: pb.EmbedRequest) -> pb.EmbedReply:
+    texts = [
+        loaded.maker.text_tokens(item.text, special=False)
+        if item.WhichOneof("input") == "text"
+        else loaded.model.check_tokens(item.tokens.ids, "input")
+        for item in request.inputs
+    ]
+    dimensions = request.dimensions if request.HasField("dimensions") else None
+    vectors = loaded.embedder.embed(texts, dimensions)
+    return pb.EmbedReply(
+        vectors=[pb.Vector(values=vector.tolist()) for vector in vectors],
+        prompt_tokens=sum(map(len, texts)),
+    )
+
+
+async def _in_thread(make: Callable[[], T], discard: Callable[[T], None]) -> T:
+    """What `make` makes in a thread; if the caller leaves meanwhile, it is discarded."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+
+        def clean_up(made: "asyncio.Future[T]") -> None:
+            if not made.cancelled() and made.exception() is None:
+                discard(made.result())
+
+        making.add_done_callback(clean_up)
+        raise
+
+
+# ---------------------------------------------------------------- facts
+
+
+def _machine() -> Machine:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(
+        free_bytes=psutil.virtual_memory().available,
+        cores=min(psutil.cpu_count(logical=False) or usable, usable),
+        offloads=bool(llama_cpp.llama_supports_gpu_offload()),
+    )
+
+
+def _template(settings: LlamaSettings, model: Model) -> ChatTemplate:
+    source = settings.chat_template or model.chat_template("tool_use") or model.chat_template() or CHATML
+    return ChatTemplate(source, begin=model.begin_text(), end=model.end_text(), control_texts=model.control_texts)
+
+
+def _rate(seconds: float) -> float:
+    return 1 / seconds if seconds else 0.0

@@ -1,0 +1,208 @@
+"""A job: one Generate call, made ready for the decode loop.
+
+Everything that can be refused is refused here, before the loop hears of the request; this runs in
+a thread of its own, since rendering, tokenizing and reading grammars may take a while.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from backends.engine import Replies
+from backends.errors import ContextLengthError, InvalidValueError, UnsupportedError
+from backends.llama.answer import Answer
+from backends.llama.constraints import grammar_of, rules_of_schema
+from backends.llama.hermes import HermesParser, calls_grammar
+from backends.llama.model import Model
+from backends.llama.sampling import Sampler
+from backends.llama.scheduler import Ask
+from backends.llama.template import ChatTemplate, read_messages, tokenize_spans
+from backends.llama.tools import Offer, read_offer
+from backends.rpc import backend_pb2 as pb
+from backends.settings import parse_object
+
+MAX_TOP_LOGPROBS = 20
+MAX_STOPS = 64
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """One choice of a job: how its tokens are drawn, and what becomes of them."""
+
+    job: "Job"
+    sampler: Sampler
+    answer: Answer
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One call. `ask` is the scheduler's part of it; the loop fills in the rest."""
+
+    ask: Ask
+    choices: list[Choice]
+    top_logprobs: int | None
+    replies: Replies
+    done: "asyncio.Future[None]"
+    echo_text: str = ""
+    arrived_at: float = 0.0
+    cached: int = 0
+    begun: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Every choice has ended."""
+        return all(choice.answer.reason for choice in self.choices)
+
+    def usage(self) -> pb.GenerateEvent:
+        """What it cost, once it is over."""
+        usage = pb.Usage(
+            prompt_tokens=len(self.ask.prompt),
+            completion_tokens=sum(choice.answer.tokens for choice in self.choices),
+            cached_tokens=min(self.cached, len(self.ask.prompt)),
+        )
+        return pb.GenerateEvent(usage=usage)
+
+    def close(self) -> None:
+        """Free the samplers."""
+        for choice in self.choices:
+            choice.sampler.close()
+
+
+class JobMaker:
+    """Makes jobs for one loaded model."""
+
+    def __init__(self, model: Model, template: ChatTemplate, context_length: int, slots: int) -> None:
+        self._model = model
+        self._template = template
+        self._context_length = context_length
+        self._slots = slots
+
+    @property
+    def has_tools(self) -> bool:
+        """The model's template shows tools."""
+        return self._template.has_tools
+
+    def make(self, request: pb.GenerateRequest, replies: Replies, done: "asyncio.Future[None]") -> Job:
+        """The job of a request.
+
+        Raises:
+            RequestError: it can never work here.
+            UnsupportedError: this model cannot do that.
+        """
+        _check_counts(request, self._slots)
+        offer = read_offer(request.tools_json, request.tool_choice_json)
+        if offer.tools and not self._template.has_tools:
+            raise UnsupportedError("this model's chat template knows no tools", param="tools")
+        prompt = self._prompt(request, offer)
+        room = self._context_length - len(prompt)
+        if room <= 0:
+            raise ContextLengthError(len(prompt), self._context_length)
+        grammar = self._grammar(request, offer)
+        count = max(1, request.choices)
+        given = self._given(request, count)
+        owners: list[Choice] = []
+        job = Job(
+            Ask(prompt, owners, given, reuse=not request.HasField("reuse_prefix") or request.reuse_prefix),
+            owners,
+            request.top_logprobs if request.HasField("top_logprobs") else None,
+            replies,
+            done,
+            echo_text=self._echo(request, prompt),
+        )
+        try:
+            for index in range(count):
+                job.choices.append(self._choice(job, index, request, offer, grammar, room))
+        except BaseException:
+            job.close()
+            raise
+        return job
+
+    def _choice(
+        self, job: Job, index: int, request: pb.GenerateRequest, offer: Offer, grammar: str | None, room: int
+    ) -> Choice:
+        sampler = Sampler(self._model, request.sampling, ignore_end=request.ignore_eos, grammar=grammar, offset=index)
+        answer = Answer(
+            index,
+            self._model.piece,
+            self._model.end_tokens,
+            limit=min(room, request.max_tokens) if request.HasField("max_tokens") else room,
+            stops=list(request.stop),
+            parser=HermesParser(offer.names) if offer.tools else None,
+        )
+        choice = Choice(job, sampler, answer)
+        try:
+            for token in job.ask.given[index]:
+                if not answer.reason:
+                    sampler.replay(token)
+                    answer.feed(token)  # Its events were sent by whoever gave these tokens.
+        except BaseException:
+            sampler.close()
+            raise
+        return choice
+
+    def _prompt(self, request: pb.GenerateRequest, offer: Offer) -> list[int]:
+        kind = request.WhichOneof("input")
+        if request.suffix:
+            raise UnsupportedError("the llama engine cannot fill gaps yet", param="suffix")
+        if kind == "messages_json":
+            variables = parse_object(request.template_json, param="template_json")
+            return self.chat_tokens(request.messages_json, offer, variables)
+        if kind == "prompt_tokens":
+            tokens = self._model.check_tokens(request.prompt_tokens.ids, "prompt")
+        elif kind == "prompt":
+            tokens = self.text_tokens(request.prompt, special=True)
+        else:
+            raise InvalidValueError("the request has neither messages nor a prompt", param="messages")
+        if not tokens:
+            raise InvalidValueError("the prompt is empty", param="prompt")
+        return tokens
+
+    def chat_tokens(self, messages_json: str, offer: Offer, variables: dict[str, Any]) -> list[int]:
+        """The tokens of a conversation."""
+        spans = self._template.render(read_messages(messages_json), list(offer.source) or None, variables)
+
+        def tokenize(text: str, special: bool) -> list[int]:
+            return self._model.tokenize(text, special=special)
+
+        return tokenize_spans(spans, tokenize, self._model.begin_token)
+
+    def text_tokens(self, text: str, *, special: bool) -> list[int]:
+        """The tokens of a text, with the one that texts begin with."""
+        tokens = self._model.tokenize(text, special=special)
+        begin = self._model.begin_token
+        return [begin, *tokens] if begin is not None and tokens[:1] != [begin] else tokens
+
+    def _grammar(self, request: pb.GenerateRequest, offer: Offer) -> str | None:
+        grammar = grammar_of(request.constraint) if request.HasField("constraint") else None
+        if not offer.forced:
+            return grammar
+        if grammar is not None:
+            raise InvalidValueError("a forced tool call cannot follow a response format", param="tool_choice")
+        parallel = not request.HasField("parallel_tool_calls") or request.parallel_tool_calls
+        return calls_grammar(offer.forced, parallel, rules_of_schema)
+
+    def _given(self, request: pb.GenerateRequest, count: int) -> list[list[int]]:
+        given: list[list[int]] = [[] for _ in range(count)]
+        for entry in request.given:
+            if entry.choice >= count:
+                raise InvalidValueError(
+                    f"tokens given for choice {entry.choice}, which is not asked for", param="given"
+                )
+            given[entry.choice] = self._model.check_tokens(entry.ids, "given")
+        return given
+
+    def _echo(self, request: pb.GenerateRequest, prompt: list[int]) -> str:
+        if not request.echo_prompt or any(entry.ids for entry in request.given):
+            return ""
+        if request.WhichOneof("input") == "prompt":
+            return request.prompt
+        return b"".join(self._model.piece(token) for token in prompt).decode(errors="replace")
+
+
+def _check_counts(request: pb.GenerateRequest, slots: int) -> None:
+    if request.choices > slots:
+        raise InvalidValueError(f"{request.choices} choices were asked for and this model has {slots} slots", param="n")
+    if request.HasField("top_logprobs") and request.top_logprobs > MAX_TOP_LOGPROBS:
+        raise InvalidValueError(f"top_logprobs must be at most {MAX_TOP_LOGPROBS}", param="top_logprobs")
+    if len(request.stop) > MAX_STOPS:
+        raise InvalidValueError(f"at most {MAX_STOPS} stop strings", param="stop")

@@ -1,0 +1,34 @@
+"""llama.cpp's own log: kept off the terminal, its last lines kept for error messages."""
+
+import ctypes
+from collections import deque
+
+import llama_cpp
+
+KEEP_LINES = 40
+
+_ERROR = 4
+
+_lines: deque[str] = deque(maxlen=KEEP_LINES)
+_errors: deque[str] = deque(maxlen=KEEP_LINES)
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is untyped
+def _take(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    line = text.decode(errors="replace").strip()
+    if line.strip("."):
+        (_errors if level == _ERROR else _lines).append(line)
+
+
+def capture() -> None:
+    """From now on llama.cpp logs here. Forgets what was logged before."""
+    _lines.clear()
+    _errors.clear()
+    llama_cpp.llama_log_set(_take, ctypes.c_void_p(0))
+
+
+def last_error() -> str:
+    """The most telling of the last lines: the first error, for those after it only repeat it."""
+    if _errors:
+        return _errors[0].partition(": ")[2] or _errors[0]
+    return _lines[-1] if _lines else "llama.cpp gave no reason"

@@ -1,0 +1,237 @@
+"""The decode loop: one thread that owns the context and feeds it, step by step.
+
+    take in new and cancelled jobs -> plan (scheduler) -> memory orders -> decode -> sample -> replies
+
+Callers live on an event loop; jobs come in under a lock, and each step's events go back in one call,
+however many streams run.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from backends.errors import BackendError, EngineError, NotLoadedError, OutOfMemoryError, QueueFullError
+from backends.llama.job import Choice, Job
+from backends.llama.logprobs import token_logprob
+from backends.llama.model import Context, Model
+from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Step
+from backends.rpc import backend_pb2 as pb
+from backends.speed import RecentMean
+
+log = logging.getLogger(__name__)
+
+Delivery = tuple[Job, list[pb.GenerateEvent]]
+
+
+class DecodeLoop:
+    """Runs jobs on one context until stopped. `submit`, `cancel` and `stop` may be called anywhere."""
+
+    def __init__(self, model: Model, context: Context, limits: Limits, changed: Callable[[], None]) -> None:
+        self._model = model
+        self._context = context
+        self._scheduler = Scheduler(limits)
+        self._changed = changed
+        self._events = asyncio.get_running_loop()
+        self._news = threading.Condition()
+        self._arrived: list[Job] = []
+        self._cancelled: list[Job] = []
+        self._stopping = False
+        self._job_by_ask: dict[Ask, Job] = {}
+        self._out: list[Delivery] = []
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+        self.busy = 0
+        self.queued = 0
+        self.prompt_seconds = RecentMean()
+        """For each prompt token."""
+        self.token_seconds = RecentMean()
+        """For each token of one stream."""
+        self.first_token_seconds = RecentMean()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. `job.done` ends when it is answered, refused or broken."""
+        job.arrived_at = time.monotonic()
+        with self._news:
+            self._arrived.append(job)
+            self._news.notify()
+
+    def cancel(self, job: Job) -> None:
+        """Let go of a job by the end of the running step."""
+        with self._news:
+            self._cancelled.append(job)
+            self._news.notify()
+
+    def stop(self) -> None:
+        """End all jobs and the thread; returns when it has ended."""
+        with self._news:
+            self._stopping = True
+            self._news.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # ------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while self._take_news():
+            try:
+                self._step()
+            except Exception as exc:
+                # Whatever broke, memory may hold anything now: every running job fails, the loop goes on.
+                log.exception("a decode step failed")
+                error = exc if isinstance(exc, BackendError) else EngineError(f"{type(exc).__name__}: {exc}")
+                self._fail_all(error)
+            self._deliver()
+        self._fail_all(NotLoadedError("the model was unloaded while it answered"))
+        self._deliver()
+
+    def _take_news(self) -> bool:
+        with self._news:
+            while not (self._arrived or self._cancelled or self._stopping) and self._scheduler.is_idle:
+                self._news.wait()
+            arrived, self._arrived = self._arrived, []
+            cancelled, self._cancelled = self._cancelled, []
+        for job in arrived:
+            self._take_in(job)
+        for job in cancelled:
+            self._drop(job)
+        self._note_load()
+        return not self._stopping
+
+    def _take_in(self, job: Job) -> None:
+        self._job_by_ask[job.ask] = job
+        if job.echo_text:
+            echo = pb.TextDelta(text=job.echo_text)
+            self._out.append((job, [pb.GenerateEvent(choice=c.answer.choice, text=echo) for c in job.choices]))
+        try:
+            self._scheduler.submit(job.ask)
+        except QueueFullError as exc:
+            self._fail(job, exc)
+
+    def _step(self) -> None:
+        begun_at = time.monotonic()
+        step = self._scheduler.plan()
+        self._note_load()
+        if not step.feeds:
+            return
+        rows = self._decode(step)
+        for feed, row in zip(step.feeds, rows, strict=True):
+            if feed.logits:
+                self._sample(feed, row)
+        self._measure(step, time.monotonic() - begun_at)
+
+    def _decode(self, step: Step) -> list[int]:
+        self._order_memory(step)
+        self._context.clear_batch()
+        rows = [self._context.add(feed.tokens, feed.sequence.id, feed.start, logits=feed.logits) for feed in step.feeds]
+        if self._context.decode():
+            return rows
+        # The scheduler counts cells, so this is not expected; kept prefixes are the first to go.
+        if self._scheduler.drop_kept():
+            self._order_memory(Step(self._scheduler.take_memory_orders(), []))
+            if self._context.decode():
+                return rows
+        raise OutOfMemoryError("the model's memory has no room for the running requests")
+
+    def _order_memory(self, step: Step) -> None:
+        for order in step.memory:
+            if isinstance(order, Copy):
+                self._context.copy(order.source, order.target, order.length)
+            else:
+                self._context.trim(order.sequence, order.length)
+
+    def _sample(self, feed: Feed, row: int) -> None:
+        choice: Choice = feed.sequence.owner
+        job = choice.job
+        try:
+            token = choice.sampler.sample(self._context, row)
+            logprob = None
+            if job.top_logprobs is not None:
+                logits = self._context.logits(row)
+                logprob = token_logprob(logits, token, job.top_logprobs, self._model.piece)
+        except BackendError as exc:
+            self._drop(job)
+            self._fail(job, exc)
+            return
+        if not job.begun:
+            job.begun = True
+            job.cached = feed.sequence.cached
+            self.first_token_seconds.add(time.monotonic() - job.arrived_at)
+        events = choice.answer.feed(token, logprob)
+        if choice.answer.reason:
+            self._scheduler.end(feed.sequence)
+        else:
+            self._scheduler.extend(feed.sequence, token)
+        if job.is_over:
+            events.append(job.usage())
+            self._finish(job, events)
+        elif events:
+            self._out.append((job, events))
+
+    def _measure(self, step: Step, seconds: float) -> None:
+        prompt = sum(len(feed.tokens) for feed in step.feeds if len(feed.tokens) > 1)
+        if prompt:
+            self.prompt_seconds.add(seconds / prompt)
+        if any(len(feed.tokens) == 1 for feed in step.feeds):
+            self.token_seconds.add(seconds)
+
+    # ------------------------------------------------------------ how jobs end
+
+    def _finish(self, job: Job, events: list[pb.GenerateEvent]) -> None:
+        del self._job_by_ask[job.ask]
+        job.close()
+        self._out.append((job, events))
+        self._out.append((job, []))
+
+    def _drop(self, job: Job) -> None:
+        if self._job_by_ask.pop(job.ask, None) is not None:
+            self._scheduler.cancel(job.ask)
+            job.close()
+
+    def _fail(self, job: Job, error: BackendError) -> None:
+        if self._job_by_ask.pop(job.ask, None) is not None:
+            job.close()
+        self._events.call_soon_threadsafe(_end, job, error)
+
+    def _fail_all(self, error: BackendError) -> None:
+        for job in list(self._job_by_ask.values()):
+            self._scheduler.cancel(job.ask)
+            self._fail(job, error)
+        self._scheduler.forget()
+        self._scheduler.take_memory_orders()
+        self._context.clear()
+
+    # ------------------------------------------------------------ back to the event loop
+
+    def _deliver(self) -> None:
+        if self._out:
+            out, self._out = self._out, []
+            self._events.call_soon_threadsafe(_hand_over, out)
+        self._note_load()
+
+    def _note_load(self) -> None:
+        load = self._scheduler.busy, self._scheduler.queued
+        if load != (self.busy, self.queued):
+            self.busy, self.queued = load
+            self._events.call_soon_threadsafe(self._changed)
+
+
+def _hand_over(deliveries: list[Delivery]) -> None:
+    for job, events in deliveries:
+        if events:
+            job.replies.put(*events)
+        else:
+            _end(job, None)
+
+
+def _end(job: Job, error: BackendError | None) -> None:
+    if job.done.done():
+        return
+    if error is None:
+        job.done.set_result(None)
+    else:
+        job.done.set_exception(error)

@@ -1,0 +1,323 @@
+"""A model and its contexts: llama.cpp's C calls behind a few Python methods.
+
+    Model     weights, vocabulary, template; may be used from several threads
+    Context   a memory of sequences and the computing on it; one thread at a time
+
+Nothing is decided here. Freed by `close`; whoever opens a context closes it before the model.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import llama_cpp as llama
+import numpy as np
+import numpy.typing as npt
+
+from backends.errors import EngineError, InvalidValueError, ModelFileError, OutOfMemoryError
+from backends.llama import logs
+
+Floats = npt.NDArray[np.float32]
+
+_HIDDEN = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+
+
+class LoadCancelledError(Exception):
+    """The progress callback said to stop."""
+
+
+class Model:
+    """Weights and vocabulary of one GGUF file."""
+
+    def __init__(self, path: str, *, gpu_layers: int, on_progress: Callable[[float], bool]) -> None:
+        """Load the file; this takes long and belongs into a thread.
+
+        Raises:
+            LoadCancelledError: `on_progress` returned False.
+            ModelFileError: llama.cpp refuses the file.
+        """
+        logs.capture()
+        llama.llama_backend_init()
+        cancelled = False
+
+        def progress(fraction: float, _: Any) -> bool:
+            nonlocal cancelled
+            cancelled = cancelled or not on_progress(fraction)
+            return not cancelled
+
+        parameters = llama.llama_model_default_params()
+        parameters.n_gpu_layers = gpu_layers
+        parameters.progress_callback = llama.llama_progress_callback(progress)
+        self.path = path
+        self._model = llama.llama_model_load_from_file(path.encode(), parameters)
+        if not self._model:
+            if cancelled:
+                raise LoadCancelledError(path)
+            raise ModelFileError(f"llama.cpp cannot load {path}: {logs.last_error()}", param="path")
+        self._vocabulary = llama.llama_model_get_vocab(self._model)
+        self._buffer = ctypes.create_string_buffer(512)
+        self._pieces: dict[int, bytes] = {}
+
+    def close(self) -> None:
+        """Free the weights."""
+        if self._model:
+            llama.llama_model_free(self._model)
+            self._model = None
+
+    # ------------------------------------------------------------ facts
+
+    @cached_property
+    def description(self) -> str:
+        """Architecture, size and quantization, for people."""
+        buffer = ctypes.create_string_buffer(256)
+        llama.llama_model_desc(self._model, buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
+    @cached_property
+    def trained_context(self) -> int:
+        """Tokens of context it was trained with."""
+        return int(llama.llama_model_n_ctx_train(self._model))
+
+    @cached_property
+    def layers(self) -> int:
+        """Layers of the network."""
+        return int(llama.llama_model_n_layer(self._model))
+
+    @cached_property
+    def dimensions(self) -> int:
+        """Of its embeddings."""
+        return int(llama.llama_model_n_embd(self._model))
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Size of all tensors."""
+        return int(llama.llama_model_size(self._model))
+
+    @cached_property
+    def cache_bytes_per_token(self) -> int:
+        """What one token takes in the cache, at 16 bits a value."""
+        heads = llama.llama_model_n_head(self._model)
+        kv_heads = llama.llama_model_n_head_kv(self._model) or heads
+        width = self.dimensions // max(1, heads)
+        architecture = self.metadata("general.architecture") or ""
+        key = int(self.metadata(f"{architecture}.attention.key_length") or width)
+        value = int(self.metadata(f"{architecture}.attention.value_length") or width)
+        return int(self.layers * kv_heads * (key + value) * 2)
+
+    @cached_property
+    def can_share(self) -> bool:
+        """A part of a sequence can be copied: not with recurrent layers, whose state is one lump."""
+        return not (llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model))
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the file's header, as text."""
+        buffer = ctypes.create_string_buffer(1024)
+        size = llama.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace") if size >= 0 else None
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        """The Jinja source of the default template, or of the one called `name`."""
+        source = llama.llama_model_chat_template(self._model, name.encode() if name else None)
+        return source.decode(errors="replace") if source else None
+
+    # ------------------------------------------------------------ vocabulary
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this."""
+        return int(llama.llama_vocab_n_tokens(self._vocabulary))
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens by which the model ends its answer."""
+        is_end = llama.llama_vocab_is_eog
+        return frozenset(t for t in range(self.vocabulary_size) if is_end(self._vocabulary, t))
+
+    @cached_property
+    def control_texts(self) -> tuple[str, ...]:
+        """How control tokens are written, the longest first."""
+        attributes, text = llama.llama_vocab_get_attr, llama.llama_vocab_get_text
+        hidden = [t for t in range(self.vocabulary_size) if attributes(self._vocabulary, t) & _HIDDEN]
+        texts = {text(self._vocabulary, t).decode(errors="replace") for t in hidden}
+        return tuple(sorted(texts - {""}, key=len, reverse=True))
+
+    @cached_property
+    def begin_token(self) -> int | None:
+        """The token a text begins with, if the model wants one."""
+        if not llama.llama_vocab_get_add_bos(self._vocabulary):
+            return None
+        token = int(llama.llama_vocab_bos(self._vocabulary))
+        return token if token >= 0 else None
+
+    def begin_text(self) -> str:
+        """How the begin token is written, for templates."""
+        return self._token_text(llama.llama_vocab_bos(self._vocabulary))
+
+    def end_text(self) -> str:
+        """How the end token is written, for templates."""
+        return self._token_text(llama.llama_vocab_eos(self._vocabulary))
+
+    def _token_text(self, token: int) -> str:
+        return llama.llama_vocab_get_text(self._vocabulary, token).decode() if token >= 0 else ""
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """The tokens of `text`; with `special`, control tokens written in it count as such."""
+        raw = text.encode(errors="replace")
+        tokens = (llama.llama_token * (len(raw) + 2))()
+        count = llama.llama_tokenize(self._vocabulary, raw, len(raw), tokens, len(tokens), False, special)
+        if count < 0:
+            raise EngineError(f"the tokenizer failed on a text of {len(raw)} bytes")
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token as they appear in an answer; a control token has none."""
+        known = self._pieces.get(token)
+        if known is None:
+            size = llama.llama_token_to_piece(self._vocabulary, token, self._buffer, len(self._buffer), 0, False)
+            known = self._pieces[token] = self._buffer.raw[: max(0, size)]
+        return known
+
+    def check_tokens(self, ids: Sequence[int], param: str) -> list[int]:
+        """`ids` as a list.
+
+        Raises:
+            InvalidValueError: one of them is not in the vocabulary.
+        """
+        for token in ids:
+            if not 0 <= token < self.vocabulary_size:
+                raise InvalidValueError(f"token {token} is not in this model's vocabulary", param=param)
+        return list(ids)
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's own pointer, for samplers and contexts."""
+        return self._model
+
+    @property
+    def vocabulary(self) -> Any:
+        """llama.cpp's pointer to the vocabulary."""
+        return self._vocabulary
+
+
+class Context:
+    """A memory of sequences, and the computing on it."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        cells: int,
+        sequences: int,
+        batch: int,
+        micro_batch: int,
+        threads: int,
+        pooled: bool = False,
+    ) -> None:
+        """Allocate.
+
+        Raises:
+            OutOfMemoryError: the memory is not there.
+        """
+        parameters = llama.llama_context_default_params()
+        parameters.n_ctx = cells
+        parameters.n_batch = batch
+        parameters.n_ubatch = min(micro_batch, batch)
+        parameters.n_seq_max = sequences
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.kv_unified = True
+        parameters.swa_full = True  # Or an old prefix would lack what the window has left behind.
+        parameters.no_perf = True
+        if pooled:
+            parameters.embeddings = True
+            if model.metadata(f"{model.metadata('general.architecture')}.pooling_type") is None:
+                parameters.pooling_type = llama.LLAMA_POOLING_TYPE_MEAN
+        self._model = model
+        self._context = llama.llama_init_from_model(model.handle, parameters)
+        if not self._context:
+            raise OutOfMemoryError(f"no context of {cells} tokens for {model.path}: {logs.last_error()}")
+        self._memory = llama.llama_get_memory(self._context)
+        self._batch = llama.llama_batch_init(batch, 0, 1)
+        self._size = 0
+
+    def close(self) -> None:
+        """Free it all."""
+        if self._context:
+            llama.llama_batch_free(self._batch)
+            llama.llama_free(self._context)
+            self._context = None
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's own pointer, for samplers."""
+        return self._context
+
+    @property
+    def has_memory(self) -> bool:
+        """It remembers sequences, so that text can be generated; pure encoders do not."""
+        return bool(self._memory)
+
+    # ------------------------------------------------------------ batch
+
+    def clear_batch(self) -> None:
+        """Begin a new batch."""
+        self._size = 0
+
+    def add(self, tokens: Sequence[int], sequence: int, start: int, *, logits: bool) -> int:
+        """Add tokens of a sequence to the batch; `logits` of the last. Its row is returned."""
+        batch, at = self._batch, self._size
+        for offset, token in enumerate(tokens):
+            batch.token[at] = token
+            batch.pos[at] = start + offset
+            batch.n_seq_id[at] = 1
+            batch.seq_id[at][0] = sequence
+            batch.logits[at] = False
+            at += 1
+        batch.logits[at - 1] = logits
+        self._size = at
+        return at - 1
+
+    def want_all(self) -> None:
+        """Every token of the batch counts as output: pooling needs them all."""
+        for at in range(self._size):
+            self._batch.logits[at] = True
+
+    def decode(self) -> bool:
+        """Compute the batch. False: no room in memory, nothing was changed.
+
+        Raises:
+            EngineError: it failed.
+        """
+        self._batch.n_tokens = self._size
+        status = llama.llama_decode(self._context, self._batch)
+        if status not in (0, 1):
+            raise EngineError(f"llama.cpp failed to compute a batch (status {status}): {logs.last_error()}")
+        return bool(status == 0)
+
+    def logits(self, row: int) -> Floats:
+        """The logits of a row: a view, valid until the next decode."""
+        pointer = llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary_size,))
+
+    def pooled(self, sequence: int) -> Floats:
+        """The pooled embedding of a sequence, as a copy."""
+        pointer = llama.llama_get_embeddings_seq(self._context, sequence)
+        if not pointer:
+            raise EngineError("llama.cpp has no pooled embedding for this model")
+        return np.ctypeslib.as_array(pointer, shape=(self._model.dimensions,)).copy()
+
+    # ------------------------------------------------------------ memory
+
+    def trim(self, sequence: int, length: int) -> None:
+        """Forget everything of a sequence from position `length` on."""
+        if not llama.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise EngineError("this model's memory cannot forget a part of a sequence")
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let `target` begin with the first `length` tokens of `source`."""
+        llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        if self._memory:
+            llama.llama_memory_clear(self._memory, True)

@@ -1,0 +1,174 @@
+"""Sampling: llama.cpp's sampler chains, built from a request's wishes.
+
+    logit bias -> penalties -> top_k -> typical_p -> top_p -> min_p -> temperature -> draw
+
+A grammar is a sampler of its own beside the chain: checking one token is cheap, checking the whole
+vocabulary is not. So a token is drawn first, and only if the grammar refuses it are all tokens
+filtered and one drawn anew.
+"""
+
+import ctypes
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import llama_cpp as llama
+import numpy as np
+
+from backends.errors import EngineError, InvalidGrammarError, InvalidValueError
+from backends.llama.model import Context, Model
+from backends.rpc import backend_pb2 as pb
+
+TEMPERATURE = 0.8
+TOP_K = 40
+TOP_P = 0.95
+MIN_P = 0.05
+
+PENALTY_WINDOW = 1024
+"""How many of the answer's last tokens the penalties look at."""
+
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class Sampler:
+    """Draws the tokens of one choice. Owned by one thread at a time; `close` frees it."""
+
+    def __init__(
+        self, model: Model, wishes: pb.Sampling, *, ignore_end: bool, grammar: str | None, offset: int = 0
+    ) -> None:
+        """Build the chain; `offset` sets the choices of one request apart.
+
+        Raises:
+            InvalidValueError: a wish is out of range.
+            InvalidGrammarError: the grammar does not parse.
+        """
+        _check(wishes)
+        self._model = model
+        self._grammar = _grammar(model, grammar) if grammar is not None else None
+        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+        for sampler in _links(model, wishes, ignore_end=ignore_end, offset=offset):
+            llama.llama_sampler_chain_add(self._chain, sampler)
+
+    def close(self) -> None:
+        """Free the samplers."""
+        for sampler in (self._chain, self._grammar):
+            if sampler:
+                llama.llama_sampler_free(sampler)
+        self._chain = self._grammar = None
+
+    def sample(self, context: Context, row: int) -> int:
+        """Draw the next token from a row of logits and take it in."""
+        if self._grammar is None:
+            return int(llama.llama_sampler_sample(self._chain, context.handle, row))
+        logits = context.logits(row)
+        token = self._draw(logits, constrained=False)
+        if not self._allows(token):
+            token = self._draw(logits, constrained=True)
+        self._accept(token)
+        return token
+
+    def replay(self, token: int) -> None:
+        """Take in a token that was drawn elsewhere.
+
+        Raises:
+            InvalidValueError: the grammar does not allow it here.
+        """
+        if self._grammar is not None and not self._allows(token):
+            raise InvalidValueError(f"given token {token} does not fit the constraint", param="given")
+        self._accept(token)
+
+    def _accept(self, token: int) -> None:
+        llama.llama_sampler_accept(self._chain, token)
+        if self._grammar is not None:
+            llama.llama_sampler_accept(self._grammar, token)
+
+    def _allows(self, token: int) -> bool:
+        data = np.array([(token, 1.0, 0.0)], _TOKEN_DATA)
+        llama.llama_sampler_apply(self._grammar, ctypes.byref(_candidates(data)))
+        return bool(np.isfinite(data["logit"][0]))
+
+    def _draw(self, logits: Any, *, constrained: bool) -> int:
+        data = np.zeros(len(logits), _TOKEN_DATA)
+        data["id"] = np.arange(len(logits), dtype=np.int32)
+        data["logit"] = logits
+        candidates = _candidates(data)
+        if constrained:
+            llama.llama_sampler_apply(self._grammar, ctypes.byref(candidates))
+            if not np.isfinite(data["logit"]).any():
+                raise EngineError("no token of this model continues what the constraint asks for")
+        llama.llama_sampler_apply(self._chain, ctypes.byref(candidates))
+        if candidates.selected < 0:
+            raise EngineError("sampling chose no token: are the logits numbers?")
+        return int(candidates.data[candidates.selected].id)
+
+
+def _candidates(data: "np.ndarray[Any, Any]") -> Any:
+    array = llama.llama_token_data_array()
+    array.data = data.ctypes.data_as(ctypes.POINTER(llama.llama_token_data))
+    array.size = len(data)
+    array.selected = -1
+    array.sorted = False
+    return array
+
+
+def _grammar(model: Model, source: str) -> Any:
+    sampler = llama.llama_sampler_init_grammar(model.vocabulary, source.encode(), b"root")
+    if not sampler:
+        raise InvalidGrammarError("the grammar does not parse; it must define `root` in GBNF", param="grammar")
+    return sampler
+
+
+def _links(model: Model, wishes: pb.Sampling, *, ignore_end: bool, offset: int) -> Iterable[Any]:
+    biases = dict(wishes.logit_bias)
+    if ignore_end:
+        biases.update(dict.fromkeys(model.end_tokens, float("-inf")))
+    if biases:
+        array = (llama.llama_logit_bias * len(biases))()
+        for entry, (token, bias) in zip(array, biases.items(), strict=True):
+            entry.token, entry.bias = token, bias
+        yield llama.llama_sampler_init_logit_bias(model.vocabulary_size, len(array), array)
+    repeat = wishes.repeat_penalty if wishes.HasField("repeat_penalty") else 1.0
+    if repeat != 1.0 or wishes.frequency_penalty or wishes.presence_penalty:
+        yield llama.llama_sampler_init_penalties(
+            model.vocabulary_size, PENALTY_WINDOW, repeat, wishes.frequency_penalty, wishes.presence_penalty
+        )
+    temperature = wishes.temperature if wishes.HasField("temperature") else TEMPERATURE
+    if temperature <= 0:
+        yield llama.llama_sampler_init_greedy()
+        return
+    yield from _narrowing(wishes)
+    yield llama.llama_sampler_init_temp(temperature)
+    seed = wishes.seed + offset if wishes.HasField("seed") else secrets.randbits(32)
+    yield llama.llama_sampler_init_dist(seed & 0xFFFFFFFF)
+
+
+def _narrowing(wishes: pb.Sampling) -> Iterable[Any]:
+    top_k = wishes.top_k if wishes.HasField("top_k") else TOP_K
+    if top_k > 0:
+        yield llama.llama_sampler_init_top_k(top_k)
+    if wishes.HasField("typical_p") and wishes.typical_p < 1:
+        yield llama.llama_sampler_init_typical(wishes.typical_p, 1)
+    top_p = wishes.top_p if wishes.HasField("top_p") else TOP_P
+    if top_p < 1:
+        yield llama.llama_sampler_init_top_p(top_p, 1)
+    min_p = wishes.min_p if wishes.HasField("min_p") else MIN_P
+    if min_p > 0:
+        yield llama.llama_sampler_init_min_p(min_p, 1)
+
+
+_RANGES = {
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "presence_penalty": (-10, 10),
+    "frequency_penalty": (-10, 10),
+}
+
+
+def _check(wishes: pb.Sampling) -> None:
+    for name, (low, high) in _RANGES.items():
+        if wishes.HasField(name) and not low <= getattr(wishes, name) <= high:  # type: ignore[arg-type]
+            raise InvalidValueError(f"{name} must be between {low} and {high}", param=name)
+    if wishes.HasField("repeat_penalty") and not 0 < wishes.repeat_penalty <= 10:
+        raise InvalidValueError("repeat_penalty must be more than 0 and at most 10", param="repeat_penalty")

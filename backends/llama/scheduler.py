@@ -1,0 +1,332 @@
+"""The scheduler: what goes into the next batch, and whose cached prompt is used again. No model.
+
+    scheduler.submit(ask)          a request with a prompt and one or more choices
+    step = scheduler.plan()        memory orders, then tokens to feed, and where logits are wanted
+    scheduler.extend(sequence, t)  a token was sampled from those logits; it is fed next
+    scheduler.end(sequence)        the choice is over
+
+The rules:
+
+1. A request starts when as many slots are free as it has choices; first come, first served.
+2. Running streams come first in every batch, one token each. What is left of the step goes to
+   prompts, oldest first, at most a slice of them: the slice bounds how long a stream waits.
+3. A sequence that ended stays in memory until its place is needed, the longest unused goes first.
+   A new one starts from a copy of the longest prefix that any sequence, running or kept, shares.
+4. Choices of one request share its prompt: the first one feeds it, the others wait and copy.
+5. A copy costs no memory: cells are counted once, however many sequences hold them.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.errors import QueueFullError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one context holds and how much of it one step may use."""
+
+    slots: int
+    """Choices answered at once."""
+
+    sequences: int
+    """Sequence ids, those of kept prefixes included; at least `slots`."""
+
+    cells: int
+    """Tokens the memory holds. Holds every slot's full context, so that a running one always fits."""
+
+    queue: int = 64
+    """Requests that may wait for slots."""
+
+    prompt_slice: int = 512
+    """Prompt tokens in one step when nobody waits for a next token."""
+
+    beside_slice: int = 128
+    """Prompt tokens in one step beside running streams: larger reads prompts faster, and makes every
+    stream wait longer for its next token while a prompt is read."""
+
+    reuse: bool = True
+    """Whether a part of a sequence can be copied. Recurrent models cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Forget everything of `sequence` from position `length` on."""
+
+    sequence: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Let `target` begin with the first `length` tokens of `source`."""
+
+    source: int
+    target: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """A request: what to feed for each choice. `owners` are the caller's own, one for each choice."""
+
+    prompt: SequenceOf[int]
+    owners: SequenceOf[Any]
+    given: SequenceOf[SequenceOf[int]] = ()
+    reuse: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One choice on its way: `tokens[:fed]` are in memory, the others are to be fed."""
+
+    ask: Ask
+    owner: Any
+    tokens: list[int]
+    leader: "Sequence | None" = None
+    """Whose prompt it waits to copy, and how much of it."""
+    share: int = 0
+    id: int = -1
+    fed: int = 0
+    cached: int = 0
+    """Tokens that were in memory already when it began."""
+
+    @property
+    def begun(self) -> bool:
+        """It has a sequence id."""
+        return self.id >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Feed these tokens of `sequence` from position `start`; `logits` after the last of them."""
+
+    sequence: Sequence
+    start: int
+    tokens: list[int]
+    logits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Memory orders, in order, and then one batch."""
+
+    memory: list[Trim | Copy]
+    feeds: list[Feed]
+
+
+@dataclass(slots=True)
+class _Row:
+    """What memory holds under one sequence id: tokens, and the cells they are in."""
+
+    tokens: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+
+
+class Scheduler:
+    """Decides; `backends.llama.loop` does."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._queue: deque[Ask] = deque()
+        self._running: list[Sequence] = []
+        self._rows = [_Row() for _ in range(limits.sequences)]
+        self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(limits.sequences))
+        """Ids nobody runs in, the longest unused first."""
+        self._references: Counter[int] = Counter()
+        self._next_cell = 0
+        self._memory: list[Trim | Copy] = []
+
+    @property
+    def busy(self) -> int:
+        """Slots taken."""
+        return len(self._running)
+
+    @property
+    def queued(self) -> int:
+        """Requests waiting for slots."""
+        return len(self._queue)
+
+    @property
+    def is_idle(self) -> bool:
+        """There is nothing to do."""
+        return not self._running and not self._queue
+
+    # ------------------------------------------------------------ what happens
+
+    def submit(self, ask: Ask) -> None:
+        """Take in a request; it starts in one of the next plans.
+
+        Raises:
+            QueueFullError: too many wait already.
+        """
+        waits = bool(self._queue) or self.busy + len(ask.owners) > self.limits.slots
+        if waits and self.queued >= self.limits.queue:
+            raise QueueFullError(self.limits.slots, self.queued)
+        self._queue.append(ask)
+
+    def extend(self, sequence: Sequence, token: int) -> None:
+        """`token` follows; it is fed in the next step."""
+        sequence.tokens.append(token)
+
+    def end(self, sequence: Sequence) -> None:
+        """The choice is over. Its tokens stay in memory while nobody needs the place."""
+        self._running.remove(sequence)
+        if sequence.begun:
+            self._idle[sequence.id] = None
+
+    def cancel(self, ask: Ask) -> None:
+        """Forget a request, wherever it is."""
+        if ask in self._queue:
+            self._queue.remove(ask)
+        for sequence in [running for running in self._running if running.ask is ask]:
+            self.end(sequence)
+
+    def forget(self) -> None:
+        """What memory holds is not to be trusted: nothing of it is used again."""
+        for number in range(len(self._rows)):
+            self._truncate(number, 0)
+
+    def drop_kept(self) -> bool:
+        """Give up every kept prefix; False if there was none. The orders come with the next plan."""
+        kept = [number for number in self._idle if self._rows[number].tokens]
+        for number in kept:
+            self._truncate(number, 0)
+        return bool(kept)
+
+    def take_memory_orders(self) -> list[Trim | Copy]:
+        """Orders that must be carried out before anything is fed."""
+        orders, self._memory = self._memory, []
+        return orders
+
+    # ------------------------------------------------------------ the next step
+
+    def plan(self) -> Step:
+        """The next step. It counts as done: what it feeds is taken to be in memory from now on."""
+        for sequence in self._running:
+            if not sequence.begun and self._can_copy(sequence):
+                self._begin(sequence)
+        self._admit()
+        feeds = list(self._feeds())
+        self._make_room(sum(len(feed.tokens) for feed in feeds))
+        for feed in feeds:
+            self._mark_fed(feed)
+        return Step(self.take_memory_orders(), feeds)
+
+    def _admit(self) -> None:
+        while self._queue and self.busy + len(self._queue[0].owners) <= self.limits.slots:
+            ask = self._queue.popleft()
+            given = ask.given or [()] * len(ask.owners)
+            first, *others = (
+                Sequence(ask, owner, [*ask.prompt, *after]) for owner, after in zip(ask.owners, given, strict=True)
+            )
+            self._running.append(first)
+            self._begin(first)
+            for other in others:
+                if self.limits.reuse:
+                    other.leader, other.share = first, _shared(first.tokens, other.tokens)
+                self._running.append(other)
+                if other.leader is None:
+                    self._begin(other)
+
+    def _can_copy(self, sequence: Sequence) -> bool:
+        leader = sequence.leader
+        return leader is None or leader.fed >= sequence.share or leader not in self._running
+
+    def _begin(self, sequence: Sequence) -> None:
+        source, length = self._best_source(sequence)
+        target = self._free_id(source)
+        self._idle.pop(target)
+        if target == source:
+            self._truncate(target, length)
+        else:
+            self._truncate(target, 0)
+            if length:
+                self._copy(source, target, length)
+        sequence.id, sequence.fed, sequence.cached = target, length, length
+        sequence.leader = None
+
+    def _best_source(self, sequence: Sequence) -> tuple[int, int]:
+        """The id that shares the longest prefix, and how long it is. The last token is always fed
+        again: its logits are wanted."""
+        if not self.limits.reuse:
+            return -1, 0
+        if sequence.ask.reuse:
+            known = range(len(self._rows))
+        elif sequence.leader is not None:
+            known = range(sequence.leader.id, sequence.leader.id + 1)
+        else:
+            return -1, 0
+        length, number = max((_shared(self._rows[n].tokens, sequence.tokens), n) for n in known)
+        return number, length
+
+    def _free_id(self, source: int) -> int:
+        empty = [number for number in self._idle if not self._rows[number].tokens]
+        others = [number for number in self._idle if number != source]
+        return (empty or others or [source])[0]
+
+    def _feeds(self) -> Iterator[Feed]:
+        begun = [sequence for sequence in self._running if sequence.begun]
+        streams = [sequence for sequence in begun if len(sequence.tokens) - sequence.fed == 1]
+        for sequence in streams:
+            yield Feed(sequence, sequence.fed, sequence.tokens[sequence.fed :], logits=True)
+        budget = self.limits.beside_slice if streams else self.limits.prompt_slice
+        for sequence in begun:
+            waiting = len(sequence.tokens) - sequence.fed
+            size = min(waiting, budget)
+            if waiting > 1 and size:
+                budget -= size
+                tokens = sequence.tokens[sequence.fed : sequence.fed + size]
+                yield Feed(sequence, sequence.fed, tokens, logits=size == waiting)
+
+    # ------------------------------------------------------------ memory, as it will be
+
+    def _make_room(self, needed: int) -> None:
+        for number in list(self._idle):
+            if len(self._references) + needed <= self.limits.cells:
+                return
+            self._truncate(number, 0)
+
+    def _mark_fed(self, feed: Feed) -> None:
+        row = self._rows[feed.sequence.id]
+        new = range(self._next_cell, self._next_cell + len(feed.tokens))
+        self._next_cell = new.stop
+        row.tokens += feed.tokens
+        row.cells += new
+        self._references.update(new)
+        feed.sequence.fed += len(feed.tokens)
+
+    def _truncate(self, number: int, length: int) -> None:
+        row = self._rows[number]
+        if len(row.tokens) <= length:
+            return
+        for cell in row.cells[length:]:
+            self._references[cell] -= 1
+            if not self._references[cell]:
+                del self._references[cell]
+        del row.tokens[length:], row.cells[length:]
+        self._memory.append(Trim(number, length))
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        origin, row = self._rows[source], self._rows[target]
+        row.tokens, row.cells = origin.tokens[:length], origin.cells[:length]
+        self._references.update(row.cells)
+        self._memory.append(Copy(source, target, length))
+
+
+def _shared(held: SequenceOf[int], wanted: SequenceOf[int]) -> int:
+    """How many tokens of `wanted`, its last one not counted, `held` begins with."""
+    longest = min(len(held), len(wanted) - 1)
+    if held[:longest] == wanted[:longest]:
+        return longest
+    low, high = 0, longest
+    while low < high:  # Comparing slices by halves: a list comparison runs in C.
+        middle = (low + high + 1) // 2
+        if held[low:middle] == wanted[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

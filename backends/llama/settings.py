@@ -1,0 +1,154 @@
+"""Settings of the llama engine, and what is chosen where a setting is absent.
+
+The model's facts and the machine's go in, a plan comes out; nothing is asked of either here.
+"""
+
+from dataclasses import dataclass
+
+from backends.errors import InvalidValueError, OutOfMemoryError
+
+DEFAULT_CONTEXT = 4096
+"""Tokens, where neither the settings nor the model's training ask for less. More costs memory for
+every slot, used or not."""
+
+DEFAULT_SLOTS = 8
+MAX_SLOTS = 128
+MIN_CONTEXT = 512
+
+CACHE_SHARE = 0.5
+"""Of the memory that is free once the weights are read, what the cache may take unasked. The rest is
+for compute buffers, other models and everybody else on the machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaSettings:
+    """What a model's settings may say. Null or absent: the engine chooses."""
+
+    context_length: int | None = None
+    """Tokens of one request, prompt and answer together."""
+
+    slots: int | None = None
+    """Choices answered at once."""
+
+    queue: int = 64
+    """Requests that may wait for a slot."""
+
+    kept_prefixes: int = 8
+    """Ended sequences whose prompt may be used again, beside those in the slots."""
+
+    threads: int | None = None
+    """CPU threads; default: physical cores this process may use."""
+
+    gpu_layers: int | None = None
+    """Layers on the GPU; default: all where llama.cpp was built for one, else none."""
+
+    batch: int = 512
+    """Tokens computed together (llama.cpp's ubatch)."""
+
+    prompt_slice: int = 512
+    """Prompt tokens of one step; a quarter of it while streams run."""
+
+    chat_template: str | None = None
+    """A Jinja template instead of the model's own."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("slots", 1), ("threads", 1), ("batch", 32), ("prompt_slice", 1), ("queue", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+        if self.slots is not None and self.slots > MAX_SLOTS:
+            raise ValueError(f"slots must be at most {MAX_SLOTS}, not {self.slots}")
+        if not 0 <= self.kept_prefixes <= MAX_SLOTS:
+            raise ValueError(f"kept_prefixes must be between 0 and {MAX_SLOTS}")
+        if self.context_length is not None and self.context_length < 16:
+            raise ValueError("context_length must be at least 16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a loaded model says about itself."""
+
+    description: str
+    trained_context: int
+    layers: int
+    cache_bytes_per_token: int
+    can_share: bool
+    """Parts of a sequence can be copied and removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What this machine has to offer."""
+
+    free_bytes: int
+    cores: int
+    offloads: bool
+    """llama.cpp was built for a GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is chosen."""
+
+    context_length: int
+    slots: int
+    threads: int
+    cache_bytes: int
+    summary: str
+
+
+def gpu_layers(settings: LlamaSettings, machine: Machine, devices: list[str]) -> int:
+    """How many layers go to the GPU; -1 is all."""
+    if settings.gpu_layers is not None:
+        return settings.gpu_layers
+    return -1 if machine.offloads and devices != ["cpu"] else 0
+
+
+def check_weights_fit(path: str, file_bytes: int, machine: Machine) -> None:
+    """Raises OutOfMemoryError where the weights are larger than what is free."""
+    if not machine.offloads and file_bytes > machine.free_bytes:
+        raise OutOfMemoryError(f"{path} has {_size(file_bytes)} and {_size(machine.free_bytes)} of memory are free")
+
+
+def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan:
+    """Fill in what the settings leave open, so that the cache fits the free memory.
+
+    Raises:
+        InvalidValueError: a longer context than the model was trained for.
+        OutOfMemoryError: what the settings ask for does not fit.
+    """
+    wished = settings.context_length
+    if wished is not None and model.trained_context and wished > model.trained_context:
+        raise InvalidValueError(
+            f"context_length {wished} is more than the {model.trained_context} tokens the model was trained for",
+            param="settings_json",
+        )
+    context = wished or min(model.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    slots = settings.slots or DEFAULT_SLOTS
+    budget = machine.free_bytes * CACHE_SHARE
+    while settings.slots is None and slots > 1 and context * slots * model.cache_bytes_per_token > budget:
+        slots //= 2
+    while wished is None and context > MIN_CONTEXT and context * slots * model.cache_bytes_per_token > budget:
+        context //= 2
+    cache_bytes = context * slots * model.cache_bytes_per_token
+    if cache_bytes > machine.free_bytes:
+        raise OutOfMemoryError(
+            f"a context of {context} tokens in {slots} slots takes {_size(cache_bytes)},"
+            f" and {_size(machine.free_bytes)} of memory are free"
+        )
+    threads = settings.threads or machine.cores
+    return Plan(
+        context_length=context,
+        slots=slots,
+        threads=threads,
+        cache_bytes=cache_bytes,
+        summary=(
+            f"{model.description}: {slots} slots of {context} tokens ({_size(cache_bytes)} of cache,"
+            f" {_size(machine.free_bytes)} were free), {threads} threads, {model.layers} layers"
+            + (", prompts are reused" if model.can_share else ", prompts cannot be reused")
+        ),
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

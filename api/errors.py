@@ -9,6 +9,7 @@
     * NotFoundError               404 not_found             no such page
         * ModelNotFoundError      404 model_not_found
         * NodeNotFoundError       404 node_not_found
+        * MethodNotAllowedError   405 method_not_allowed    the page exists, the method does not
     * RequestTimeoutError         408 request_timeout       the client was too slow to send its request
     * RequestTooLargeError        413 request_too_large
     * TooManyRequestsError        429 queue_full
@@ -100,6 +101,13 @@ class NodeNotFoundError(NotFoundError):
     """No node of that name or id."""
 
     code = "node_not_found"
+
+
+class MethodNotAllowedError(NotFoundError):
+    """The path exists, but not with this method."""
+
+    status = 405
+    code = "method_not_allowed"
 
 
 class RequestTimeoutError(ApiError):

@@ -1,0 +1,86 @@
+"""The web application of one node: `create_app(inference, config)`.
+
+Quart routes; `api.exchange` stands between it and the server; each `*_routes` file adds one subject.
+"""
+
+import logging
+
+from prometheus_client import CollectorRegistry
+from quart import Quart, Response
+from quart.sessions import SecureCookieSessionInterface
+from werkzeug.exceptions import HTTPException
+
+from api.auth import Gate
+from api.config import ApiConfig
+from api.current import current_request
+from api.error_reply import error_headers, error_json
+from api.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+from api.exchange import EXTENSION, ApiRequest, HttpExchange, Surroundings
+from api.metrics import Metrics
+from api.model_routes import add_model_routes
+from api.node_routes import add_node_routes
+from api.ports import Inference
+from api.text_routes import add_text_routes
+
+log = logging.getLogger(__name__)
+
+
+class _NoSessions(SecureCookieSessionInterface):
+    """The API has no cookies."""
+
+    async def open_session(self, app: Quart, request: object) -> None:
+        return None
+
+
+def create_app(
+    inference: Inference, config: ApiConfig | None = None, registry: CollectorRegistry | None = None
+) -> Quart:
+    """An app that answers with `inference`; `registry` is for sharing `/metrics` with the node.
+
+    Raises:
+        ValueError: `config` would let strangers in without saying so.
+    """
+    config = config or ApiConfig()
+    app = Quart(__name__, static_folder=None)
+    app.request_class = ApiRequest
+    app.asgi_http_class = HttpExchange
+    app.session_interface = _NoSessions()
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    around = Surroundings(config, Gate(config), Metrics(registry))
+    app.extensions[EXTENSION] = around
+    add_text_routes(app, inference, around)
+    add_model_routes(app, inference)
+    add_node_routes(app, inference, around)
+    app.register_error_handler(ApiError, _api_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected_error)
+    return app
+
+
+async def _api_error(error: ApiError) -> Response:
+    return Response(
+        error_json(error),
+        error.status,
+        headers=dict(error_headers(error)),
+        content_type="application/json",
+    )
+
+
+async def _http_error(error: HTTPException) -> Response:
+    request = current_request()
+    if error.code == 404:
+        return await _api_error(NotFoundError(f"Unknown path: {request.method} {request.path[:200]}."))
+    if error.code == 405:
+        response = await _api_error(MethodNotAllowedError(f"{request.path[:200]} does not answer {request.method}."))
+        methods = getattr(error, "valid_methods", None) or ()
+        response.headers["allow"] = ", ".join(sorted(methods))
+        return response
+    log.info("request %s: %s", request.request_id, error)
+    return await _api_error(InvalidRequestError(error.description or "The request makes no sense."))
+
+
+async def _unexpected_error(error: Exception) -> Response:
+    request_id = current_request().request_id
+    log.error("request %s failed", request_id, exc_info=error)
+    return await _api_error(ApiError(f"The node failed on this request; its log has the details under {request_id}."))

@@ -1,0 +1,239 @@
+"""`POST /v1/chat/completions`: OpenAI's JSON to a `GenerateCall`."""
+
+from typing import Any
+
+from api.errors import InvalidRequestError
+from api.fields import (
+    Field,
+    Flag,
+    Integer,
+    Json,
+    JsonObject,
+    Object,
+    Shaped,
+    Text,
+    missing,
+    read_fields,
+    read_model,
+    to_json,
+    wrong_type,
+)
+from api.generation_request import (
+    GENERATION_FIELDS,
+    MAX_TOKENS,
+    GenerationRequest,
+    read_common,
+    read_streaming,
+    refuse_if,
+)
+from api.ports import GenerateCall
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+MAX_MESSAGES = 100_000
+"""More than any context holds; a bound all the same."""
+
+CHAT_FIELDS: tuple[Field, ...] = (
+    Integer("max_tokens", 1, MAX_TOKENS, "Superseded by max_completion_tokens, which wins."),
+    Integer("max_completion_tokens", 1, MAX_TOKENS),
+    Flag("logprobs"),
+    Integer("top_logprobs", 0, 20, "Only with logprobs."),
+    Flag("parallel_tool_calls"),
+    Text("reasoning_effort", about="Passed to the model's chat template."),
+    Object("chat_template_kwargs", "Extra variables for the model's chat template."),
+)
+
+SHAPED_CHAT_FIELDS: tuple[Field, ...] = (
+    Shaped(
+        "messages",
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {
+                    "role": {"enum": list(ROLES)},
+                    "content": {"type": ["string", "array", "null"]},
+                    "tool_calls": {"type": "array"},
+                    "tool_call_id": {"type": "string"},
+                },
+            },
+        },
+    ),
+    Shaped("tools", {"type": "array", "items": {"type": "object"}}),
+    Shaped("tool_choice", {"type": ["string", "object"]}, "none, auto, required, or one function."),
+)
+
+ALL_CHAT_FIELDS = (*SHAPED_CHAT_FIELDS, *CHAT_FIELDS, *GENERATION_FIELDS)
+
+
+def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> GenerationRequest:
+    """What a chat request asks for.
+
+    Raises:
+        InvalidRequestError: it cannot be understood; the message says what is wrong with what.
+    """
+    model = read_model(body)
+    values = read_fields(CHAT_FIELDS, body)
+    refuse_if(bool(body.get("functions")), "functions", "'functions' is not supported; use 'tools', its successor.")
+    tools_json, tool_choice_json = _read_tools(body.get("tools"), body.get("tool_choice"))
+    call = GenerateCall(
+        model=model,
+        request_id=request_id,
+        caller=caller,
+        messages_json=_read_messages(body.get("messages")),
+        tools_json=tools_json,
+        tool_choice_json=tool_choice_json,
+        parallel_tool_calls=values.get("parallel_tool_calls"),
+        template_json=_template_variables(values),
+        max_tokens=values.get("max_completion_tokens", values.get("max_tokens")),
+        top_logprobs=_read_top_logprobs(values),
+        **read_common(body),
+    )
+    stream, include_usage = read_streaming(body)
+    return GenerationRequest((call,), stream, include_usage)
+
+
+def _read_messages(messages: Json) -> str:
+    if messages is None:
+        raise missing("messages", "It is the conversation so far, an array of messages.")
+    if not isinstance(messages, list):
+        raise wrong_type("messages", "an array of messages", messages)
+    if not messages:
+        raise InvalidRequestError(
+            "Invalid 'messages': the array is empty; it needs at least one message.",
+            param="messages",
+            code="empty_array",
+        )
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidRequestError(
+            f"Invalid 'messages': there are {len(messages)}, at most {MAX_MESSAGES} are allowed.",
+            param="messages",
+        )
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    return to_json(messages, "messages")
+
+
+def _check_message(message: Json, param: str) -> None:
+    if not isinstance(message, dict):
+        raise wrong_type(param, "an object", message)
+    role = message.get("role")
+    if role is None:
+        raise missing(f"{param}.role", f"Use one of {', '.join(ROLES)}.")
+    if not isinstance(role, str):
+        raise wrong_type(f"{param}.role", "a string", role)
+    if role not in ROLES:
+        raise InvalidRequestError(
+            f"Invalid '{param}.role': {role[:40]!r} is not one of {', '.join(ROLES)}.", param=f"{param}.role"
+        )
+    _check_content(message.get("content"), role, f"{param}.content")
+    tool_calls = message.get("tool_calls")
+    if tool_calls is not None:
+        _check_tool_calls(tool_calls, f"{param}.tool_calls")
+    for name in ("name", "tool_call_id"):
+        value = message.get(name)
+        if value is not None and not isinstance(value, str):
+            raise wrong_type(f"{param}.{name}", "a string", value)
+    if role == "tool" and message.get("tool_call_id") is None:
+        raise missing(f"{param}.tool_call_id", "A tool's message names the call that it answers.")
+
+
+def _check_content(content: Json, role: str, param: str) -> None:
+    if isinstance(content, str):
+        return
+    if content is None:
+        # Only an assistant may have said nothing: it called a tool, or refused, or just stopped.
+        if role in ("assistant", "function"):
+            return
+        raise missing(param, f"A {role} message needs content: a string or an array of parts.")
+    if not isinstance(content, list):
+        raise wrong_type(param, "a string or an array of parts", content)
+    for index, part in enumerate(content):
+        where = f"{param}[{index}]"
+        if not isinstance(part, dict):
+            raise wrong_type(where, "an object", part)
+        kind = part.get("type")
+        if not isinstance(kind, str):
+            raise wrong_type(f"{where}.type", "a string", kind)
+        if kind in ("text", "refusal") and not isinstance(part.get(kind), str):
+            raise wrong_type(f"{where}.{kind}", "a string", part.get(kind))
+
+
+def _check_tool_calls(tool_calls: Json, param: str) -> None:
+    if not isinstance(tool_calls, list):
+        raise wrong_type(param, "an array", tool_calls)
+    for index, call in enumerate(tool_calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            raise wrong_type(f"{param}[{index}].function", "an object", function)
+        for name in ("name", "arguments"):
+            if not isinstance(function.get(name), str):
+                raise wrong_type(f"{param}[{index}].function.{name}", "a string", function.get(name))
+
+
+def _read_tools(tools: Json, choice: Json) -> tuple[str, str]:
+    """`tools` and `tool_choice` as JSON text; both empty where no tool may be called."""
+    if tools is not None and not isinstance(tools, list):
+        raise wrong_type("tools", "an array", tools)
+    names = [_tool_name(tool, f"tools[{index}]") for index, tool in enumerate(tools or ())]
+    _check_tool_choice(choice, names)
+    if not names:
+        return "", ""
+    return to_json(tools, "tools"), "" if choice is None else to_json(choice, "tool_choice")
+
+
+def _tool_name(tool: Json, param: str) -> str:
+    if not isinstance(tool, dict):
+        raise wrong_type(param, "an object", tool)
+    if tool.get("type", "function") != "function":
+        raise InvalidRequestError(f"Invalid '{param}.type': only 'function' is known.", param=f"{param}.type")
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise wrong_type(f"{param}.function", "an object", function)
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        raise wrong_type(f"{param}.function.name", "a name", name)
+    parameters = function.get("parameters")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise wrong_type(f"{param}.function.parameters", "a JSON schema object", parameters)
+    return name
+
+
+def _check_tool_choice(choice: Json, names: list[str]) -> None:
+    if choice is None or choice in ("none", "auto"):
+        return
+    if choice == "required":
+        wanted = None
+    elif isinstance(choice, dict):
+        function = choice.get("function")
+        wanted = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(wanted, str):
+            raise wrong_type("tool_choice.function.name", "a name", wanted)
+    else:
+        raise InvalidRequestError(
+            "Invalid 'tool_choice': use 'none', 'auto', 'required' or "
+            '{"type": "function", "function": {"name": ...}}.',
+            param="tool_choice",
+        )
+    if not names:
+        raise InvalidRequestError("'tool_choice' asks for a tool, but there are no 'tools'.", param="tool_choice")
+    if wanted is not None and wanted not in names:
+        raise InvalidRequestError(
+            f"Invalid 'tool_choice': there is no tool named {wanted[:80]!r} in 'tools'.", param="tool_choice"
+        )
+
+
+def _read_top_logprobs(values: dict[str, Any]) -> int | None:
+    if values.get("logprobs"):
+        return int(values.get("top_logprobs", 0))
+    if values.get("top_logprobs"):
+        raise InvalidRequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+    return None
+
+
+def _template_variables(values: dict[str, Any]) -> str:
+    variables = dict(values.get("chat_template_kwargs", {}))
+    if "reasoning_effort" in values:
+        variables.setdefault("reasoning_effort", values["reasoning_effort"])
+    return to_json(variables, "chat_template_kwargs") if variables else ""

@@ -1,0 +1,46 @@
+"""How the HTTP side of a node is set up."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConfig:
+    """Settings of one API server. Durations are seconds, sizes are bytes."""
+
+    host: str = "127.0.0.1"
+    """Address to bind. Anything but a loopback address needs `api_key` or `open`."""
+    port: int = 8080
+    """0 picks a free one; `ApiServer.port` tells which."""
+    open: bool = False
+    """Answer anyone who can reach `host`, without a key."""
+    api_key: str = field(default="", repr=False)
+    """What clients must present when `host` is not loopback. Kept out of `repr`, and so out of logs."""
+    node_name: str = "shoal"
+    """This node's name: `x-shoal-node` of everything it answers itself."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages that may use this node from a browser although they are served elsewhere, as origins
+    like `https://chat.example`."""
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    """The largest request body. It is held in memory until the request has been read."""
+    body_timeout: float = 30.0
+    """How long a client may stall while sending a body."""
+    min_body_rate: int = 1024
+    """Bytes per second below which a body counts as stalled once `body_timeout` has passed, so that a
+    client dripping single bytes cannot hold a connection for ever."""
+    write_timeout: float = 60.0
+    """How long a client may leave an answer unread before its call is cancelled. Until then a slow
+    reader slows its own answer down and nothing piles up."""
+    keep_alive_timeout: float = 75.0
+    """How long a connection may sit without a request; also the time allowed for sending headers.
+    Longer than clients keep theirs (httpx: 5 s), so that they are the ones to close."""
+    max_header_bytes: int = 64 * 1024
+    """The largest request head."""
+    backlog: int = 2048
+    """Connections the kernel may queue before we accept them: 1,000 clients may arrive at once."""
+    max_prompts: int = 256
+    """Prompts in one completion request: each becomes a call of its own."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port must be between 0 and 65535, not {self.port}")

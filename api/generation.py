@@ -1,0 +1,136 @@
+"""Run a text request: start it, then stream it or gather it.
+
+The shell around `chat_answer` and `completion_answer`: it waits for events, hands them over, and closes
+the answer whatever happens.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import urandom
+from time import perf_counter, time
+from typing import Protocol
+
+from quart import Response
+
+from api import sse
+from api.answer_shapes import AnswerHead
+from api.error_reply import error_json
+from api.errors import ApiError
+from api.exchange import ApiRequest
+from api.generation_request import GenerationRequest
+from api.merging import MergedAnswer
+from api.metrics import Metrics
+from api.ports import Answer, Event, Inference, Usage
+
+log = logging.getLogger(__name__)
+
+
+class Chunks(Protocol):
+    """Events to server-sent events, in some dialect."""
+
+    usage: Usage | None
+
+    def __init__(self, head: AnswerHead, *, choices: int, include_usage: bool) -> None: ...
+    def encode(self, events: Sequence[Event]) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
+class Collector(Protocol):
+    """Events to one body, in some dialect."""
+
+    usage: Usage | None
+
+    def __init__(self, head: AnswerHead, *, choices: int) -> None: ...
+    def add(self, events: Sequence[Event]) -> None: ...
+    def body(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one endpoint says things."""
+
+    id_prefix: str
+    chunks: type[Chunks]
+    collector: type[Collector]
+
+
+async def respond(
+    request: ApiRequest, wanted: GenerationRequest, dialect: Dialect, inference: Inference, metrics: Metrics
+) -> Response:
+    """The answer to a text request; for a stream, once its first reply is there.
+
+    Raises:
+        ApiError: it failed before anything could be said.
+    """
+    answer = await _start(wanted, inference)
+    metrics.first_token(request.endpoint_label, perf_counter() - request.started_at)
+    call = wanted.calls[0]
+    choices = call.choices * len(wanted.calls)
+    head = AnswerHead(id=dialect.id_prefix + urandom(12).hex(), created=int(time()), model=call.model)
+    headers = {"x-shoal-node": answer.route.node, "x-shoal-route": answer.route.why}
+    if wanted.stream:
+        chunks = dialect.chunks(head, choices=choices, include_usage=wanted.include_usage)
+        stream = ChunkStream(answer, chunks, call.model, request.request_id, metrics)
+        return Response(stream, headers=headers | dict(sse.HEADERS))
+    collector = dialect.collector(head, choices=choices)
+    try:
+        async for events in answer.batches():
+            collector.add(events)
+    finally:
+        await answer.aclose()
+    if collector.usage is not None:
+        metrics.tokens_used(call.model, collector.usage)
+    return Response(collector.body(), headers=headers, content_type="application/json")
+
+
+async def _start(wanted: GenerationRequest, inference: Inference) -> Answer:
+    if len(wanted.calls) == 1:
+        return await inference.generate(wanted.calls[0])
+    merged = MergedAnswer(inference, wanted.calls)
+    await merged.start()
+    return merged
+
+
+class ChunkStream:
+    """The body of a streamed answer. Closing it closes the answer."""
+
+    def __init__(self, answer: Answer, chunks: Chunks, model: str, request_id: str, metrics: Metrics) -> None:
+        self._answer = answer
+        self._batches = answer.batches()
+        self._chunks = chunks
+        self._model = model
+        self._request_id = request_id
+        self._metrics = metrics
+        self._ended = False
+
+    def __aiter__(self) -> "ChunkStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ended:
+            try:
+                data = await self._next()
+            except ApiError as error:
+                self._ended = True
+                return sse.event(error_json(error))
+            except Exception:
+                log.exception("request %s failed in mid-stream", self._request_id)
+                self._ended = True
+                return sse.event(error_json(ApiError("The node failed while answering; its log says why.")))
+            if data:
+                return data
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+    async def _next(self) -> bytes:
+        try:
+            events = await anext(self._batches)
+        except StopAsyncIteration:
+            self._ended = True
+            if self._chunks.usage is not None:
+                self._metrics.tokens_used(self._model, self._chunks.usage)
+            return self._chunks.end()
+        return self._chunks.encode(events)

@@ -1,0 +1,57 @@
+"""`/v1/models`, and loading and unloading."""
+
+from typing import Any
+
+from quart import Quart, Response
+
+from api.current import current_request, json_response
+from api.errors import ModelNotFoundError
+from api.fields import Text, parse_object, read_fields
+from api.ports import Inference, ModelInfo
+
+NODE = Text("node", about="Name or id of the node; absent: this one, or wherever it is loaded.")
+
+
+def add_model_routes(app: Quart, inference: Inference) -> None:
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return json_response({"object": "list", "data": [model_object(m) for m in inference.models()]})
+
+    @app.get("/v1/models/<path:name>")
+    async def model(name: str) -> Response:
+        for known in inference.models():
+            if known.name == name:
+                return json_response(model_object(known))
+        raise ModelNotFoundError(
+            f"The model {name[:200]!r} does not exist; GET /v1/models lists those that do.", param="model"
+        )
+
+    @app.post("/api/models/<path:name>/load")
+    async def load(name: str) -> Response:
+        return json_response(await inference.load(name, _wanted_node()))
+
+    @app.post("/api/models/<path:name>/unload")
+    async def unload(name: str) -> Response:
+        return json_response(await inference.unload(name, _wanted_node()))
+
+
+def model_object(model: ModelInfo) -> dict[str, Any]:
+    """A model as OpenAI lists it, with what the mesh knows besides."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "shoal",
+        "capabilities": list(model.capabilities),
+        "context_length": model.context_length,
+        "loaded_on": list(model.loaded_on),
+        "available_on": list(model.available_on),
+    }
+
+
+def _wanted_node() -> str | None:
+    content = current_request().content
+    if not content.strip():
+        return None
+    node: str | None = read_fields((NODE,), parse_object(content)).get("node")
+    return node or None

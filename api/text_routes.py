@@ -1,0 +1,45 @@
+"""`/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`."""
+
+import orjson
+from quart import Quart, Response
+
+from api.chat_answer import ChatChunks, ChatCollector
+from api.chat_request import read_chat
+from api.completion_answer import CompletionChunks, CompletionCollector
+from api.completion_request import read_completion
+from api.current import current_request
+from api.embedding_request import embedding_body, read_embedding
+from api.exchange import Surroundings
+from api.fields import parse_object
+from api.generation import Dialect, respond
+from api.ports import Inference
+
+CHAT = Dialect("chatcmpl-", ChatChunks, ChatCollector)
+COMPLETION = Dialect("cmpl-", CompletionChunks, CompletionCollector)
+
+
+def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat_completions() -> Response:
+        request = current_request()
+        wanted = read_chat(parse_object(request.content), request_id=request.request_id)
+        return await respond(request, wanted, CHAT, inference, around.metrics)
+
+    @app.post("/v1/completions")
+    async def completions() -> Response:
+        request = current_request()
+        wanted = read_completion(
+            parse_object(request.content),
+            request_id=request.request_id,
+            max_prompts=around.config.max_prompts,
+        )
+        return await respond(request, wanted, COMPLETION, inference, around.metrics)
+
+    @app.post("/v1/embeddings")
+    async def embeddings() -> Response:
+        request = current_request()
+        wanted = read_embedding(parse_object(request.content), request_id=request.request_id)
+        result = await inference.embed(wanted.call)
+        headers = {"x-shoal-node": result.route.node, "x-shoal-route": result.route.why}
+        body = orjson.dumps(embedding_body(wanted, result))
+        return Response(body, headers=headers, content_type="application/json")

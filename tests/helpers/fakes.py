@@ -1,0 +1,200 @@
+"""A mesh that is not there: `FakeInference` fulfils the API's port and really answers.
+
+It answers a chat with the words of its last message, one word per event. What it does besides is set
+on the instance:
+
+    fake = FakeInference(delay=0.01)                 # a word every 10 ms
+    fake = FakeInference(failure=SomeError())        # `generate` raises
+    fake = FakeInference(failure=..., fail_after=3)  # the stream breaks after three words
+    fake.calls, fake.open_answers, fake.cancelled    # what was asked, what runs, what was closed early
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from api.errors import ApiError, ModelNotFoundError
+from api.ports import (
+    EmbedCall,
+    Embeddings,
+    Event,
+    Finished,
+    GenerateCall,
+    Logprob,
+    ModelInfo,
+    Route,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+HERE = Route("fake-node", "local: fake")
+
+
+class FakeInference:
+    """Answers with what it is told."""
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[str] = ("parrot", "org/parrot"),
+        delay: float = 0.0,
+        failure: Exception | None = None,
+        fail_after: int | None = None,
+        script: Sequence[Sequence[Event]] | None = None,
+        batch: int = 1,
+        first_delay: float = 0.0,
+    ) -> None:
+        self.model_names = tuple(models)
+        self.delay = delay
+        """Seconds before each batch."""
+        self.first_delay = first_delay
+        """Seconds before `generate` returns."""
+        self.failure = failure
+        self.fail_after = fail_after
+        """Batches before `failure`; `None`: it fails before the first."""
+        self.script = script
+        """The batches to answer with, instead of an echo."""
+        self.batch = batch
+        """Words per batch."""
+        self.ready = True
+        self.calls: list[GenerateCall | EmbedCall] = []
+        self.admin: list[tuple[str, str, str | None]] = []
+        """(load or unload, model, node), as asked."""
+        self.open_answers: set[FakeAnswer] = set()
+        self.cancelled = 0
+        """Answers that were closed, or whose `generate` was cancelled, before their end."""
+        self.batches_taken = 0
+        """Batches handed out over all answers: shows whether back-pressure works."""
+
+    async def generate(self, call: GenerateCall) -> "FakeAnswer":
+        self.calls.append(call)
+        self._check_model(call.model)
+        try:
+            if self.first_delay:
+                await asyncio.sleep(self.first_delay)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure is not None and self.fail_after is None:
+            raise self.failure
+        batches = self.script if self.script is not None else list(echo(call, self.batch))
+        answer = FakeAnswer(self, batches)
+        self.open_answers.add(answer)
+        return answer
+
+    async def embed(self, call: EmbedCall) -> Embeddings:
+        self.calls.append(call)
+        self._check_model(call.model)
+        if self.failure is not None:
+            raise self.failure
+        size = call.dimensions or 3
+        vectors = [[float(len(text)), *[0.5] * (size - 1)] for text in call.inputs]
+        return Embeddings(vectors, prompt_tokens=sum(len(text) for text in call.inputs), route=HERE)
+
+    def models(self) -> Sequence[ModelInfo]:
+        return [
+            ModelInfo(name, 1_700_000_000, ("chat", "completion"), 2048, ("fake-node",), ("fake-node",))
+            for name in sorted(self.model_names)
+        ]
+
+    def mesh(self) -> Mapping[str, Any]:
+        return {"self": "fake-id", "nodes": [{"id": "fake-id", "name": "fake-node", "state": "alive"}]}
+
+    async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
+        return self._administer("load", model, node)
+
+    async def unload(self, model: str, node: str | None) -> Mapping[str, Any]:
+        return self._administer("unload", model, node)
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def _administer(self, what: str, model: str, node: str | None) -> Mapping[str, Any]:
+        self._check_model(model)
+        self.admin.append((what, model, node))
+        return {"model": model, "node": node or "fake-node", "state": "ready" if what == "load" else "on_disk"}
+
+    def _check_model(self, model: str) -> None:
+        if model not in self.model_names:
+            raise ModelNotFoundError(
+                f"The model '{model}' does not exist. Did you mean '{self.model_names[0]}'?", param="model"
+            )
+
+
+class FakeAnswer:
+    """A scripted answer that knows whether it was read to its end."""
+
+    def __init__(self, fake: FakeInference, batches: Sequence[Sequence[Event]]) -> None:
+        self._fake = fake
+        self._batches = batches
+        self._finished = False
+
+    @property
+    def route(self) -> Route:
+        return HERE
+
+    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+        for number, batch in enumerate(self._batches):
+            if number == self._fake.fail_after and self._fake.failure is not None:
+                self._finished = True
+                raise self._fake.failure
+            if self._fake.delay:
+                await asyncio.sleep(self._fake.delay)
+            self._fake.batches_taken += 1
+            yield batch
+        self._finished = True
+
+    async def aclose(self) -> None:
+        if self in self._fake.open_answers:
+            self._fake.open_answers.remove(self)
+            self._fake.cancelled += not self._finished
+
+
+def echo(call: GenerateCall, per_batch: int = 1) -> Sequence[Sequence[Event]]:
+    """The words of the prompt back, for each choice; a tool call if a tool must be called."""
+    text = prompt_text(call)
+    words = [word + " " for word in text.split(" ")[:-1]] + text.split(" ")[-1:]
+    limit = call.max_tokens if call.max_tokens is not None else len(words)
+    events: list[Event] = []
+    for choice in range(call.choices):
+        if "required" in call.tool_choice_json:
+            name = orjson.loads(call.tools_json)[0]["function"]["name"]
+            events += [
+                ToolCallDelta(choice, 0, f"call_{choice}", name, ""),
+                ToolCallDelta(choice, 0, "", "", '{"said":'),
+                ToolCallDelta(choice, 0, "", "", orjson.dumps(text).decode() + "}"),
+                Finished(choice, "tool_calls"),
+            ]
+            continue
+        events += [TextDelta(choice, word, _logprobs(call, word)) for word in words[:limit]]
+        events.append(Finished(choice, "stop" if limit >= len(words) else "length"))
+    events.append(Usage(len(words), min(limit, len(words)) * call.choices, cached_tokens=1))
+    return [events[i : i + per_batch] for i in range(0, len(events), per_batch)]
+
+
+def prompt_text(call: GenerateCall) -> str:
+    if call.prompt is not None:
+        return call.prompt
+    if call.prompt_tokens is not None:
+        return " ".join(map(str, call.prompt_tokens))
+    content = orjson.loads(call.messages_json or "[]")[-1].get("content")
+    if isinstance(content, list):
+        return " ".join(part.get("text", "") for part in content)
+    return str(content or "")
+
+
+def _logprobs(call: GenerateCall, word: str) -> Sequence[Logprob]:
+    if call.top_logprobs is None:
+        return ()
+    tops = [Logprob(f"alt{i}", f"alt{i}".encode(), -1.0 - i) for i in range(call.top_logprobs)]
+    return (Logprob(word, word.encode(), -0.5, tops),)
+
+
+class Exploding(ApiError):
+    """A failure of the mesh's own, for tests of the 5xx."""
+
+    status = 502
+    code = "backend_failed"

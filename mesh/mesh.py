@@ -21,19 +21,21 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from mesh.addresses import parse_address
+from mesh.addresses import in_dialling_order, parse_address
 from mesh.announcing import fit
 from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio
 from mesh.calls import CallHandler, IncomingCall, RemoteReplies
 from mesh.codec import sign_record
 from mesh.config import MeshConfig
 from mesh.connection import Connection
+from mesh.discovery import Discovery, MdnsState
 from mesh.errors import MeshError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.gossip import GossipCore, essence
 from mesh.identity import Identity
 from mesh.interfaces import dialable_addresses, local_hosts
 from mesh.libp2p_host import Libp2pHost
+from mesh.mdns_text import Heard
 from mesh.membership import SESSION_BYTES
 from mesh.relay import Relay
 from mesh.service import MeshService
@@ -71,13 +73,17 @@ class Mesh:
         self._announce_timer: asyncio.TimerHandle | None = None
         core = GossipCore(self._own, config.gossip, partial(sign_record, identity), random.Random())
         self._view = core.view
+        self._fingerprint = keys.fingerprint
+        self._own_hosts = frozenset(local_hosts())
+        self._discovery = Discovery(keys.fingerprint, self._on_heard)
+        self._discovery.state.enabled = config.mdns
         self._service = MeshService(
             config,
             Libp2pHost(identity, keys.psk),
             core,
             membership_key=keys.membership,
             session=os.urandom(SESSION_BYTES),
-            own_hosts=frozenset(local_hosts()),
+            own_hosts=self._own_hosts,
             serve_call=self._serve_call,
             on_view=lambda view: self._bridge.to_loop(self._show, view),
             counters=self._counters,
@@ -110,6 +116,9 @@ class Mesh:
         for peer in peers:
             self._bridge.post(partial(self._service.dial, (peer,), is_kept=True))
         self._spawn(self._watch_addresses())
+        if self._config.mdns:
+            self._discovery.set_addresses(self._addresses)
+            self._spawn(self._discovery.run())
 
     async def stop(self, grace: float = 2.0) -> None:
         """Tell the others good-bye and end, within about `grace` seconds."""
@@ -259,6 +268,20 @@ class Mesh:
         """Those who are not of this mesh, the latest last: for `shoal doctor`."""
         return self._refusals.all()
 
+    def mdns(self) -> MdnsState:
+        """How finding others on this network is doing: for `shoal doctor`."""
+        return self._discovery.state
+
+    def _on_heard(self, heard: Heard) -> None:
+        if heard.node_id == self.self_id:
+            return
+        if heard.fingerprint != self._fingerprint:
+            shown = f"{heard.addresses[0].host}:{heard.addresses[0].port}"
+            self._refusals.add(shown, "does not share our token (seen by mDNS)", time.time())
+        else:
+            addresses = in_dialling_order(map(str, heard.addresses), self._own_hosts)
+            self._bridge.post(partial(self._service.dial, tuple(addresses), is_kept=False))
+
     # ------------------------------------------------------------ calls
 
     async def call(
@@ -337,6 +360,7 @@ class Mesh:
                 log.info("this machine's addresses changed: %s", ", ".join(addresses))
                 self._addresses = addresses
                 self._publish()
+                self._discovery.set_addresses(addresses)
 
 
 async def _feed(messages: AsyncIterator[bytes], requests: ToTrio[bytes]) -> None:

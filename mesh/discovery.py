@@ -1,0 +1,165 @@
+"""Find the others on this network by mDNS, and let them find us. asyncio, by zeroconf.
+
+    announce  RANDOM-NAME._p2p._udp.local   TXT: our addresses and the mesh's fingerprint
+    browse    _p2p._udp.local               every new announcement goes to `on_heard`
+
+A network without multicast is not an error: it is said once, looked at again from time to time, and
+`--peer` does the rest. Nothing heard here is believed beyond being worth a connection attempt.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import string
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from zeroconf import Error as ZeroconfError
+from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from mesh.addresses import is_loopback, parse_address
+from mesh.mdns_text import Heard, read_text, write_text
+
+log = logging.getLogger(__name__)
+
+SERVICE = "_p2p._udp.local."
+
+RETRY_EVERY = 30.0
+"""Seconds until a network that had no multicast is tried again."""
+
+LOOKUP_TIMEOUT = 3000
+"""Milliseconds for an announcement's TXT record, if it did not come with it."""
+
+LOOKUPS_AT_ONCE = 8
+MOST_NAMES = 512
+"""Announcements looked at; a network full of invented ones costs us no more."""
+
+FAREWELL = 0.5
+"""Seconds for taking our announcement back."""
+
+
+@dataclass(slots=True)
+class MdnsState:
+    """How discovery is doing, for `shoal doctor`."""
+
+    enabled: bool
+    problem: str = ""
+    """Why it does not work, or ""."""
+    heard_self: bool = False
+    """Our own announcement came back: multicast works at least on this machine."""
+    heard_others: int = 0
+
+
+class Discovery:
+    """Announces one node and browses for others, until cancelled."""
+
+    def __init__(self, fingerprint: str, on_heard: Callable[[Heard], None]) -> None:
+        self.state = MdnsState(enabled=True)
+        self._fingerprint = fingerprint
+        self._on_heard = on_heard
+        # Random, as the specification asks: a name must not identify the peer across networks.
+        alphabet = string.ascii_lowercase + string.digits
+        self._peer_name = "".join(secrets.choice(alphabet) for _ in range(32))
+        self._addresses: tuple[str, ...] = ()
+        self._changed = asyncio.Event()
+        self._names: set[str] = set()
+        self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def set_addresses(self, addresses: tuple[str, ...]) -> None:
+        """Announce these multiaddrs from now on."""
+        self._addresses = addresses
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Announce and browse until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                async with self._serving():
+                    self.state.problem = ""
+                    await self._changed.wait()
+            except (OSError, ZeroconfError) as error:
+                self._complain(error)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_EVERY):
+                        await self._changed.wait()
+
+    def _complain(self, error: Exception) -> None:
+        if not self.state.problem:
+            log.warning(
+                "mDNS does not work here (%s): nodes on this network will not be found by themselves; "
+                "name one with --peer HOST:PORT",
+                error or type(error).__name__,
+            )
+        self.state.problem = str(error) or type(error).__name__
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        hosts = [parse_address(address).host for address in self._addresses]
+        # Loopback only if there is nothing else: two nodes on a machine without a network.
+        interfaces = [h for h in hosts if not is_loopback(h)] or hosts
+        zeroconf = AsyncZeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
+        try:
+            info = self._info(interfaces)
+            # The name is random, so nobody else has it: no need to ask around for a second first.
+            announced = await zeroconf.async_register_service(info, cooperating_responders=True)
+            browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[self._on_service])
+            try:
+                await announced
+                yield
+            finally:
+                await browser.async_cancel()
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    await zeroconf.async_unregister_all_services()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    await zeroconf.async_close()
+
+    def _info(self, hosts: list[str]) -> ServiceInfo:
+        return ServiceInfo(
+            SERVICE,
+            f"{self._peer_name}.{SERVICE}",
+            port=parse_address(self._addresses[0]).port,
+            properties=write_text(self._addresses, self._fingerprint),
+            server=f"{self._peer_name}.local.",
+            parsed_addresses=hosts,
+        )
+
+    # Called by zeroconf with keyword arguments of these names.
+    def _on_service(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        if state_change is ServiceStateChange.Removed:
+            self._names.discard(name)
+            return
+        if name.startswith(f"{self._peer_name}."):
+            self.state.heard_self = True
+            return
+        if len(self._names) >= MOST_NAMES:
+            return
+        self._names.add(name)
+        self._spawn(self._look_up(zeroconf, name))
+
+    async def _look_up(self, zeroconf: Zeroconf, name: str) -> None:
+        async with self._lookups:
+            info = AsyncServiceInfo(SERVICE, name)
+            try:
+                found = await info.async_request(zeroconf, LOOKUP_TIMEOUT)
+            except (OSError, ZeroconfError) as error:
+                log.debug("cannot look up %s: %s", name, error)
+                return
+        heard = read_text(info.text or b"") if found or info.text else None
+        if heard is not None:
+            self.state.heard_others += 1
+            self._on_heard(heard)
+
+    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

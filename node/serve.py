@@ -85,6 +85,7 @@ class RunningNode:
     async def drain(self, grace: float) -> None:
         """Refuses new work, tells the peers, and lets running answers finish for `grace` seconds."""
         self.dispatcher.is_draining = self._peers.is_draining = True
+        self.mesh.announce_leaving()
         await asyncio.gather(self.server.stop(grace), self._peers.finish(grace))
 
 

@@ -15,10 +15,13 @@ from typing import Any
 import httpx
 import psutil
 
+from mesh.token import new_token
+
 READY_TIMEOUT = 40.0
 """Generous: test machines are slow and shared."""
 
-TOKEN = "shoal-test-passphrase-that-is-long-enough"
+TOKEN = new_token()
+"""A generated one: a passphrase would cost every node a second of stretching."""
 
 
 class Node:

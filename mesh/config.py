@@ -19,6 +19,8 @@ class GossipConfig:
     ping_after: float = 0.9
     """A connected peer that said nothing for this long is asked. Any message counts as a sign of
     life, so of two idle peers only one asks."""
+    ping_again_after: float = 0.45
+    """… and asked again after this long: one lost packet must not start a suspicion."""
     suspect_after: float = 2.0
     """Silence, despite being asked, until the router avoids the peer."""
     dead_after: float = 3.0

@@ -370,7 +370,7 @@ class GossipCore:
         if silent >= config.suspect_after and known is not None and known.state is NodeState.ALIVE:
             self._set_state(peer, NodeState.SUSPECT, now)
         # Not on every tick: one question, then time to answer.
-        if silent >= config.ping_after and now - link.pinged_at >= config.ping_after:
+        if silent >= config.ping_after and now - link.pinged_at >= config.ping_again_after:
             return [self._ping(peer, link, now)]
         return []
 

@@ -64,6 +64,9 @@ EXIT_NEWS_AFTER = 0.5
 """A broken connection usually means that the process is dying, and its exit says more. Seconds to wait
 for that before the connection alone is reason enough to end the process."""
 
+RETIRE_GRACE = 60.0
+"""Seconds that the answers of a model may go on when other weights have taken its name."""
+
 CALL_METHODS = frozenset(
     ["Generate", "Embed", "Rerank", "Tokenize", "Detokenize", "GenerateImage", "Transcribe", "Speak"]
 )
@@ -239,22 +242,20 @@ class Backend:
             if waiter.done() and not waiter.cancelled():
                 waiter.exception()  # It may have come too late for this waiter: seen, and not reported.
 
-    async def stop(self, reason: str, grace: float) -> None:
-        """Stop it; returns when the process is gone. Being cancelled leaves the stopping alone."""
+    def begin_stop(self, reason: str, grace: float) -> None:
+        """Take no more calls; let the running ones finish for `grace` seconds, then end the process."""
         self._tell(StopRequested(reason, grace))
         if not self._calls:
             self._tell(CallsFinished())
-        await self._until_gone()
 
-    async def kill(self) -> None:
-        """End the process without asking; returns when it is gone."""
+    def kill(self) -> None:
+        """End the process without asking."""
         self._tell(StopRequested("this node stops at once"))
         self._tell(CallsFinished())
         if self._process:
             self._process.kill()
-        await self._until_gone()
 
-    async def _until_gone(self) -> None:
+    async def until_gone(self) -> None:
         """Wait for the end of the process there is now; another one may follow it."""
         if self._process is None:
             return
@@ -525,7 +526,9 @@ class Supervisor:
             for backend in self._backends.values()
             if backend.spec.name == name and backend.state is not State.STOPPED
         ]
-        await asyncio.gather(*(b.stop(f"model {name!r} was unloaded", grace) for b in running))
+        for backend in running:
+            backend.begin_stop(f"model {name!r} was unloaded", grace)
+        await asyncio.gather(*(backend.until_gone() for backend in running))
         self._forget_stopped()
         return bool(running)
 
@@ -537,9 +540,13 @@ class Supervisor:
         self._is_stopping = True
         backends = list(self._backends.values())
         try:
-            await asyncio.gather(*(b.stop("this node is stopping", grace) for b in backends))
+            for backend in backends:
+                backend.begin_stop("this node is stopping", grace)
+            await asyncio.gather(*(backend.until_gone() for backend in backends))
         except asyncio.CancelledError:
-            await asyncio.gather(*(b.kill() for b in backends))
+            for backend in backends:
+                backend.kill()
+            await asyncio.gather(*(backend.until_gone() for backend in backends))
             raise
         finally:
             self._backends.clear()
@@ -585,7 +592,7 @@ class Supervisor:
         self._forget_stopped()
         for backend in self._backends.values():
             if backend.spec.name == spec.name and backend.state is not State.STOPPED:
-                self.start(backend.stop(f"model {spec.name!r} has changed on disk", grace=30.0))
+                backend.begin_stop(f"model {spec.name!r} has changed on disk", RETIRE_GRACE)
 
     def _forget_stopped(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -42,6 +42,10 @@ def add_node_routes(app: Quart, inference: Inference, around: Surroundings) -> N
     async def mesh() -> Response:
         return json_response(inference.mesh())
 
+    @app.get("/api/diagnostics")
+    async def diagnostics() -> Response:
+        return json_response(inference.diagnostics())
+
     @app.get("/openapi.json")
     async def openapi() -> Response:
         return json_response(openapi_document())

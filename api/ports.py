@@ -207,6 +207,10 @@ class Inference(Protocol):
         """The body of `GET /api/mesh`."""
         ...
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        """The body of `GET /api/diagnostics`: what this node met on the network, for `shoal doctor`."""
+        ...
+
     async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
         """Load a model here or on the node with that name or id; returns when it is ready."""
         ...

@@ -11,7 +11,7 @@ from node.local_models import LocalModels
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 5.0
+LOOK_EVERY = 3.0
 """Seconds between looks at the models folder and at free memory."""
 
 MEMORY_STEP = 256 * 1024 * 1024

@@ -17,9 +17,10 @@ Rules:
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -95,6 +96,8 @@ class Dispatcher:
         failure: CallFailure | None = None
         while len(tried) < MAX_ATTEMPTS:
             target = self._choose(model, request_id, tried)
+            if target is None and not tried and await self._local.refresh():
+                target = self._choose(model, request_id, tried)
             if target is None:
                 break
             if failure is not None:
@@ -134,7 +137,7 @@ class Dispatcher:
         replies: Replies | None = None
         try:
             replies = await self._open(target, method, model, request_id, body)
-            first = await anext(replies, [])
+            first: list[bytes] = await anext(replies, [])
         except BaseException as error:
             self._forget(key)
             if replies is not None:
@@ -167,7 +170,9 @@ class Dispatcher:
         if self._sent[key] <= 0:
             del self._sent[key]
 
-    def _not_found(self, model: str) -> errors.ModelNotFoundError:
+    def _not_found(self, model: str) -> errors.ApiError:
+        if problem := self._local.problem_with(model):
+            return errors.ModelFailedError(problem, param="model")
         known = [info.name for info in self.models()]
         near = close_matches(model, known)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
@@ -185,6 +190,19 @@ class Dispatcher:
     def mesh(self) -> Mapping[str, Any]:
         view = self._mesh.view()
         return {"self": view.self_id, "nodes": [_node_json(m) for m in view.members.values()]}
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        now = time.time()
+        return {
+            "addresses": list(self._mesh.listen_addresses),
+            "mesh_port": self._mesh.port,
+            "mdns": asdict(self._mesh.mdns()),
+            "refusals": [
+                {"address": r.address, "reason": r.reason, "count": r.count, "seconds_ago": max(0.0, now - r.at)}
+                for r in self._mesh.refusals()
+            ],
+            "counters": asdict(self._mesh.stats()),
+        }
 
     def is_ready(self) -> bool:
         return not self.is_draining

@@ -42,13 +42,19 @@ class LocalModels:
         self._config = config
         self._digest_by_name: dict[str, str] = {}
         self._reported: set[str] = set()
+        self._changed: Callable[[], None] = lambda: None
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """`callback` is called after every change of a backend."""
-        self._supervisor.on_change = callback
+        """`callback` is called after every change of a backend, and of what is in the models folder."""
+        self._changed = self._supervisor.on_change = callback
 
-    async def refresh(self) -> None:
-        """Looks at the models folder; new files are hashed before they are announced."""
+    def problem_with(self, model: str) -> str | None:
+        """Why there is no such model although there are files for it."""
+        return self._catalog.problem_with(model)
+
+    async def refresh(self) -> bool:
+        """Looks at the models folder, and returns whether anything changed. New files are hashed before
+        they are announced."""
         self._catalog.refresh()
         for problem in self._catalog.problems:
             if str(problem) not in self._reported:
@@ -60,7 +66,11 @@ class LocalModels:
                 digests[card.name] = await self._digests.digest(card)
             except OSError as error:
                 log.warning("model %s cannot be read: %s", card.name, error)
+        if digests == self._digest_by_name:
+            return False
         self._digest_by_name = digests
+        self._changed()
+        return True
 
     def records(self) -> tuple[ModelRecord, ...]:
         """Every model of this node, as the mesh is told."""

@@ -103,6 +103,9 @@ class FakeInference:
     def mesh(self) -> Mapping[str, Any]:
         return {"self": "fake-id", "nodes": [{"id": "fake-id", "name": "fake-node", "state": "alive"}]}
 
+    def diagnostics(self) -> Mapping[str, Any]:
+        return {"refusals": []}
+
     async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
         return self._administer("load", model, node)
 

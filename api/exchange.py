@@ -23,6 +23,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart
 from quart.asgi import ASGIHTTPConnection
 from quart.wrappers import Request, Response
+from quart.wrappers.response import DataBody
 
 from api.auth import KEYLESS_PATHS, Gate, cors_headers, preflight_headers
 from api.config import ApiConfig
@@ -61,6 +62,11 @@ class ApiRequest(Request):
     content: bytes = b""
     started_at: float = 0.0
     """`perf_counter()` when its head arrived."""
+
+    @property
+    def blueprints(self) -> list[str]:
+        """None: the API has no blueprints, and Quart asks three times per request."""
+        return []
 
     @property
     def endpoint_label(self) -> str:
@@ -156,10 +162,14 @@ class HttpExchange(ASGIHTTPConnection):
                     "headers": self._headers(response.headers.items()),
                 }
             )
-            async for data in body:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+            last = b""
+            if isinstance(body, DataBody):
+                last = body.data
+            else:
+                async for data in body:
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
         self._answered = True
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _refuse(self, receive: ASGIReceiveCallable, send: Send, error: ApiError) -> None:
         headers = [("content-type", "application/json"), ("connection", "close"), *error_headers(error)]

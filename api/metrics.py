@@ -15,6 +15,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._by_endpoint: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "shoal_http_requests",
             "Requests answered, by endpoint and status; 499: the client left.",
@@ -48,8 +49,9 @@ class Metrics:
 
     def request_finished(self, endpoint: str, status: int, seconds: float) -> None:
         self._in_flight.dec()
-        self._requests.labels(endpoint, status).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+        counter, histogram = self._of_endpoint(endpoint, status)
+        counter.inc()
+        histogram.observe(seconds)
 
     def first_token(self, endpoint: str, seconds: float) -> None:
         self._first_token.labels(endpoint).observe(seconds)
@@ -58,6 +60,14 @@ class Metrics:
         self._tokens.labels(model, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(model, "cached").inc(usage.cached_tokens)
         self._tokens.labels(model, "completion").inc(usage.completion_tokens)
+
+    def _of_endpoint(self, endpoint: str, status: int) -> tuple[Counter, Histogram]:
+        # Kept, because `labels` costs more than counting does.
+        found = self._by_endpoint.get((endpoint, status))
+        if found is None:
+            found = self._requests.labels(endpoint, status), self._seconds.labels(endpoint)
+            self._by_endpoint[endpoint, status] = found
+        return found
 
     def page(self) -> bytes:
         """Prometheus' text format."""

@@ -6,10 +6,9 @@ from quart import Quart, Response
 
 from api.current import current_request, json_response
 from api.errors import ModelNotFoundError
-from api.fields import Text, parse_object, read_fields
+from api.fields import parse_object, read_fields
+from api.openapi import NODE
 from api.ports import Inference, ModelInfo
-
-NODE = Text("node", about="Name or id of the node; absent: this one, or wherever it is loaded.")
 
 
 def add_model_routes(app: Quart, inference: Inference) -> None:

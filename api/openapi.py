@@ -1,7 +1,145 @@
-"""`/openapi.json`."""
+"""`/openapi.json`: what this node answers, for people and for code generators.
 
+Request bodies are described by the very tables that check them. `tests/api/test_openapi.py` holds the
+paths against the app's routes, so that neither has one the other lacks.
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from api.chat_request import ALL_CHAT_FIELDS
+from api.completion_request import ALL_COMPLETION_FIELDS
+from api.embedding_request import ALL_EMBEDDING_FIELDS
+from api.fields import Field, Text
 
-def openapi_document() -> dict[str, Any]:
-    return {"openapi": "3.1.0", "info": {"title": "Shoal", "version": "0.1.0"}, "paths": {}}
+Schema = dict[str, Any]
+
+MODEL = Text("model", about="A name from GET /v1/models.")
+NODE = Text("node", about="Name or id of the node; absent: this one, or wherever it is loaded.")
+
+ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string", "description": "Stable; programs may rely on it."},
+            },
+        }
+    },
+}
+
+_HEADERS: Schema = {
+    "x-request-id": {"schema": {"type": "string"}, "description": "The client's own, or a fresh one."},
+    "x-shoal-node": {"schema": {"type": "string"}, "description": "The node that computed the answer."},
+    "x-shoal-route": {"schema": {"type": "string"}, "description": "Why it was that one."},
+}
+_NAME: Schema = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "A model's name; it may contain slashes.",
+}
+
+
+def openapi_document() -> Schema:
+    """The whole document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shoal",
+            "version": _version(),
+            "description": "One OpenAI-compatible service made of all nodes of a mesh. Unknown fields are "
+            "ignored; errors always have the shape of Error.",
+        },
+        "paths": _paths(),
+        "security": [{}, {"key": []}],
+        "components": {
+            "schemas": {"Error": ERROR},
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The mesh's key. Not needed on a node bound to loopback, or open.",
+                }
+            },
+        },
+    }
+
+
+def _paths() -> Schema:
+    chat = _object(("model", "messages"), MODEL, *ALL_CHAT_FIELDS)
+    completion = _object(("model", "prompt"), MODEL, *ALL_COMPLETION_FIELDS)
+    embedding = _object(("model", "input"), MODEL, *ALL_EMBEDDING_FIELDS)
+    placement = _object((), NODE)
+    return {
+        "/": {"get": _operation("A page that says what this is.", answers="text/html")},
+        "/v1/chat/completions": {"post": _operation("Answer a conversation.", body=chat, streams=True)},
+        "/v1/completions": {"post": _operation("Continue a text.", body=completion, streams=True)},
+        "/v1/embeddings": {"post": _operation("Vectors of texts.", body=embedding)},
+        "/v1/models": {"get": _operation("The models of the mesh, each once.")},
+        "/v1/models/{name}": {"parameters": [_NAME], "get": _operation("One model.")},
+        "/api/models/{name}/load": {
+            "parameters": [_NAME],
+            "post": _operation("Load a model; answers when it is ready.", body=placement, optional=True),
+        },
+        "/api/models/{name}/unload": {
+            "parameters": [_NAME],
+            "post": _operation("Unload a model; answers when it is gone.", body=placement, optional=True),
+        },
+        "/api/diagnostics": {"get": _operation("What this node met on the network: addresses, refusals, counters.")},
+        "/api/mesh": {"get": _operation("The nodes, their devices, and who holds which model.")},
+        "/healthz": {"get": _operation("200 while the process runs. Needs no key.")},
+        "/readyz": {"get": _operation("200 if this node takes requests, else 503. Needs no key.")},
+        "/metrics": {"get": _operation("Figures for Prometheus.", answers="text/plain")},
+        "/openapi.json": {"get": _operation("This document.")},
+    }
+
+
+def _operation(
+    summary: str,
+    *,
+    body: Schema | None = None,
+    optional: bool = False,
+    answers: str = "application/json",
+    streams: bool = False,
+) -> Schema:
+    content: Schema = {answers: {}}
+    if streams:
+        content["text/event-stream"] = {}
+    operation: Schema = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "It worked.", "headers": _HEADERS, "content": content},
+            "default": {
+                "description": "It did not; `code` says why.",
+                "headers": _HEADERS,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            },
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": not optional, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _object(required: Iterable[str], *fields: Field) -> Schema:
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": {field.name: field.schema() for field in fields},
+    }
+
+
+def _version() -> str:
+    try:
+        return version("shoal")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0"

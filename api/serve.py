@@ -18,6 +18,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Event, RawData
 from hypercorn.typing import ASGIFramework, LifespanState
 from quart import Quart
 
@@ -136,6 +137,11 @@ class _Connection(TCPServer):
     def close_if_idle(self) -> None:
         if cast("_IdleTimer", self.idle_task).is_running:
             self.writer.close()
+
+    async def protocol_send(self, event: Event) -> None:
+        # h11 ends a body of known length with no bytes; writing them costs as much as writing some.
+        if not (isinstance(event, RawData) and not event.data):
+            await super().protocol_send(event)
 
     async def _close(self) -> None:
         # Closing waits until the client has taken what was written. Not all clients do.

@@ -8,6 +8,7 @@ feed the tokens that were given already, drop the events, go on.
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from backends.llama.detokenizer import Detokenizer
 from backends.llama.tools import CallArguments, CallBegun, CallParser, Part, Text
@@ -97,10 +98,10 @@ class Answer:
         self._unreported = []
         return self._event(tool_call=call)
 
-    def _accounted(self) -> dict[str, list]:  # type: ignore[type-arg]  # two kinds of lists
-        account = {"token_ids": self._unreported, "logprobs": self._logprobs}
+    def _accounted(self) -> dict[str, Any]:
+        account: dict[str, Any] = {"token_ids": self._unreported, "logprobs": self._logprobs}
         self._unreported, self._logprobs = [], []
         return account
 
-    def _event(self, **event: object) -> pb.GenerateEvent:
-        return pb.GenerateEvent(choice=self.choice, **event)  # type: ignore[arg-type]  # one of its kinds
+    def _event(self, **event: Any) -> pb.GenerateEvent:
+        return pb.GenerateEvent(choice=self.choice, **event)

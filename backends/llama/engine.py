@@ -232,6 +232,7 @@ def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]
         description=model.description,
         trained_context=model.trained_context,
         layers=model.layers,
+        weight_bytes=model.weight_bytes,
         cache_bytes_per_token=model.cache_bytes_per_token,
         can_share=model.can_share,
     )

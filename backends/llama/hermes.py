@@ -45,8 +45,11 @@ class HermesParser:
         """The answer is over."""
         parts: list[Part] = []
         held, self._held = self._held, ""
-        if (self._reader == self._read_call and not self._whole_call(held[len(OPEN) :], parts)) or (self._reader == self._read_text and held and not (held.isspace() and self.calls)):
-            parts.append(Text(held))
+        if self._reader == self._read_call:
+            if not self._whole_call(held[len(OPEN) :], parts):
+                parts.append(Text(held))
+        elif self._reader == self._read_text:
+            self._say(held, parts)
         return parts
 
     # Each reader takes what it can from the front of what is held, and says whether to go on.
@@ -119,10 +122,7 @@ class HermesParser:
         if not isinstance(call, dict) or call.get("name") not in self._names:
             return False
         arguments = call.get("arguments", call.get("parameters", {}))
-        if isinstance(arguments, str):
-            text = arguments
-        else:
-            text = json.dumps(arguments, ensure_ascii=False)
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         parts += [CallBegun(self.calls, call["name"]), CallArguments(self.calls, text)]
         self.calls += 1
         return True

@@ -1,6 +1,7 @@
 """Logprobs as OpenAI defines them: of the model's own distribution, before any sampling."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,6 @@ def token_logprob(
     )
 
 
-def _named(token: int, piece: Callable[[int], bytes]) -> dict[str, str | bytes]:
+def _named(token: int, piece: Callable[[int], bytes]) -> dict[str, Any]:
     raw = piece(token)
     return {"token": raw.decode(errors="replace"), "token_bytes": raw}

@@ -103,7 +103,7 @@ class Sampler:
 
 
 def _candidates(data: "np.ndarray[Any, Any]") -> Any:
-    array = llama.llama_token_data_array()
+    array: Any = llama.llama_token_data_array()
     array.data = data.ctypes.data_as(ctypes.POINTER(llama.llama_token_data))
     array.size = len(data)
     array.selected = -1

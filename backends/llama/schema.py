@@ -96,7 +96,7 @@ def _complete_required(plain: dict[str, Any], place: str) -> None:
     required = plain.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         raise _refusal(f"{place}.required must be an array of names")
-    missing = {name: {} for name in required if name not in plain.get("properties", {})}
+    missing: dict[str, Any] = {name: {} for name in required if name not in plain.get("properties", {})}
     if missing:
         plain["properties"] = {**plain.get("properties", {}), **missing}
 
@@ -106,7 +106,7 @@ def _one_type(plain: dict[str, Any]) -> dict[str, Any]:
     kinds = plain.get("type")
     if not isinstance(kinds, list) or "enum" in plain or "const" in plain:
         return plain
-    outer = {key: plain[key] for key in ("$defs", "definitions") if key in plain}
+    outer: dict[str, Any] = {key: plain[key] for key in ("$defs", "definitions") if key in plain}
     inner = {key: value for key, value in plain.items() if key not in outer}
     if any(key in inner for key in _DECISIVE):
         return {**plain, "type": None}

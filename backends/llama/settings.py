@@ -20,6 +20,11 @@ CACHE_SHARE = 0.5
 for compute buffers, other models and everybody else on the machine."""
 
 
+SMALL_WEIGHTS_BYTES = 64 * 2**20
+"""Weights up to this are computed by one thread unless told otherwise: a token takes so little time
+that handing work to other threads costs more than it saves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaSettings:
     """What a model's settings may say. Null or absent: the engine chooses."""
@@ -37,7 +42,7 @@ class LlamaSettings:
     """Ended sequences whose prompt may be used again, beside those in the slots."""
 
     threads: int | None = None
-    """CPU threads; default: physical cores this process may use."""
+    """CPU threads; default: physical cores this process may use, one for very small models."""
 
     gpu_layers: int | None = None
     """Layers on the GPU; default: all where llama.cpp was built for one, else none."""
@@ -71,6 +76,7 @@ class ModelFacts:
     description: str
     trained_context: int
     layers: int
+    weight_bytes: int
     cache_bytes_per_token: int
     can_share: bool
     """Parts of a sequence can be copied and removed."""
@@ -136,7 +142,7 @@ def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan
             f"a context of {context} tokens in {slots} slots takes {_size(cache_bytes)},"
             f" and {_size(machine.free_bytes)} of memory are free"
         )
-    threads = settings.threads or machine.cores
+    threads = settings.threads or (1 if model.weight_bytes <= SMALL_WEIGHTS_BYTES else machine.cores)
     return Plan(
         context_length=context,
         slots=slots,
@@ -144,8 +150,8 @@ def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan
         cache_bytes=cache_bytes,
         summary=(
             f"{model.description}: {slots} slots of {context} tokens ({_size(cache_bytes)} of cache,"
-            f" {_size(machine.free_bytes)} were free), {threads} threads, {model.layers} layers"
-            + (", prompts are reused" if model.can_share else ", prompts cannot be reused")
+            f" {_size(machine.free_bytes)} were free), {threads} {'thread' if threads == 1 else 'threads'},"
+            f" {model.layers} layers" + (", prompts are reused" if model.can_share else ", prompts cannot be reused")
         ),
     )
 

@@ -165,7 +165,7 @@ def up(config: Path | None, **settings: Any) -> None:
     sys.exit(run_node(NodeConfig(**settings)))
 
 
-@main.command()
+@main.command(short_help="See a mesh answer: three nodes on this machine.")
 @option("--nodes", type=click.IntRange(2, 8), default=3, show_default=True, help="How many nodes to start.")
 @option("--once", is_flag=True, help="Stop after the answer; exit 0 if it came over the mesh.")
 def demo(nodes: int, once: bool) -> None:
@@ -209,7 +209,7 @@ def status(as_json: bool, watch: bool, api: str | None, data: Path) -> None:
             pass
 
 
-@main.command()
+@main.command(short_help="Talk to a model, wherever it is loaded.")
 @click.argument("model", required=False)
 @click.option("-m", "--message", help="Ask this one thing and exit.")
 @api_option
@@ -286,8 +286,8 @@ def _change(verb: str, model: str, node: str | None, api: str | None, data: Path
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
-    where = ", ".join(result["nodes"]) or "no node"
-    console.print(f"{model} {verb}ed on {where}")
+    where = ", ".join(result["nodes"])
+    console.print(f"{model} {verb}ed on {where}" if where else f"{model} was loaded nowhere", markup=False)
 
 
 @models.command("load")
@@ -346,7 +346,7 @@ def token_show(as_json: bool, data: Path) -> None:
     console.print(f"token    {text}\njoin     shoal up --token {text}\nAPI key  {key}", markup=False)
 
 
-@main.command()
+@main.command(short_help="Why can't I see my other node?")
 @json_option
 @click.option("--peer", metavar="HOST:PORT", help="Also try to reach this mesh address.")
 @api_option

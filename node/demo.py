@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.panel import Panel
 
 from mesh.token import new_token
 from node.client import NodeClient
@@ -219,7 +218,8 @@ Join from another machine on this network:
 
 Look at it from another terminal:
   shoal status --api {api}          shoal chat {MODEL} --api {api}"""
-    console.print(Panel(text, title="a mesh of your own", title_align="left"), markup=False)
+    # No frame around it: these lines are there to be copied.
+    console.print(f"\n{text}", markup=False, soft_wrap=True)
 
 
 def _wait(

@@ -28,35 +28,46 @@ def render(mesh: Mapping[str, Any]) -> RenderableType:
 
 def _nodes(nodes: list[Mapping[str, Any]], self_id: str) -> Table:
     table = Table(title="Nodes", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("node", "state", "accelerators", "API", "id"):
-        table.add_column(heading, overflow="fold")
+    longest_name, longest_url = (max(len(node[key]) for node in nodes) for key in ("name", "api_url"))
+    # When the terminal is narrow, the accelerator's name is what can be cut.
+    table.add_column("node", no_wrap=True, min_width=longest_name + 2)
+    table.add_column("state", no_wrap=True, min_width=len("suspect"))
+    table.add_column("API", no_wrap=True, min_width=longest_url - len("http://"))
+    table.add_column("memory free", no_wrap=True, min_width=16, justify="right")
+    table.add_column("accelerator", no_wrap=True, overflow="ellipsis")
     for node in nodes:
-        table.add_row(
-            node["name"] + (" (this node)" if node["id"] == self_id else ""),
-            Text(node["state"], STATE_STYLE.get(node["state"], "")),
-            "\n".join(map(_device, node["devices"])) or "-",
-            node["api_url"],
-            node["id"][-8:],
-        )
+        is_one_of_two = sum(other["name"] == node["name"] for other in nodes) > 1
+        name = node["name"] + (f" ({node['id'][-8:]})" if is_one_of_two else "")
+        for index, device in enumerate(node["devices"] or [{}]):
+            first = index == 0
+            table.add_row(
+                Text(f"{name} *" if node["id"] == self_id else name) if first else "",
+                Text(node["state"], STATE_STYLE.get(node["state"], "")) if first else "",
+                Text(node["api_url"].removeprefix("http://")) if first else "",
+                _memory(device),
+                Text(f"{device['kind']} {device['name']}" if device else "-"),
+            )
+    table.caption, table.caption_justify = "* the node that was asked", "left"
     return table
 
 
-def _device(device: Mapping[str, Any]) -> str:
-    free, total = human_bytes(device["memory_free"]), human_bytes(device["memory_total"])
-    return f"{device['kind']} {device['name']}, {free} of {total} free"
+def _memory(device: Mapping[str, Any]) -> str:
+    if not device:
+        return ""
+    return f"{device['memory_free'] / 2**30:.1f} of {human_bytes(device['memory_total'])}"
 
 
 def _models(nodes: list[Mapping[str, Any]]) -> Table:
     table = Table(title="\nModels", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("model", "node", "state", "busy", "queued", "context", "engine", "digest"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     rows = [(model, node) for node in nodes if node["state"] in ("alive", "suspect") for model in node["models"]]
     rows.sort(key=lambda row: (row[0]["name"], row[0]["state"] == "on_disk", row[1]["name"]))
     for model, node in rows:
         held = model["state"] != "on_disk"
         table.add_row(
-            model["name"],
-            node["name"],
+            Text(model["name"]),
+            Text(node["name"]),
             Text(model["state"].replace("_", " "), MODEL_STYLE.get(model["state"], "")),
             f"{model['busy']}/{model['slots']}" if held else "",
             str(model["queued"]) if held else "",

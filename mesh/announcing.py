@@ -5,6 +5,7 @@ too long is shortened and what is too much is left out, the least important firs
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mesh.codec import (
@@ -17,15 +18,18 @@ from mesh.codec import (
 )
 from mesh.types import Device, ModelRecord, ModelState, NodeRecord
 
-MOST_MODELS = 200
-"""Models on disk beyond this are not told; whoever is asked for one finds it all the same."""
+MOST_MODEL_BYTES = 40 * 1024
+"""Room for models in a record; what is left is for everything else. Some 300 models with usual names."""
+
+_MODEL_BYTES = 80
+"""What a model takes besides its texts, at most."""
 
 _IMPORTANCE = (ModelState.READY, ModelState.LOADING, ModelState.DRAINING, ModelState.ON_DISK)
 
 
 def fit(record: NodeRecord) -> NodeRecord:
     """The same record within the limits of `mesh.codec`."""
-    models = sorted(record.models, key=lambda m: _IMPORTANCE.index(m.state))
+    ordered = sorted(record.models, key=lambda m: _IMPORTANCE.index(m.state))
     return replace(
         record,
         name=_text(record.name),
@@ -33,8 +37,20 @@ def fit(record: NodeRecord) -> NodeRecord:
         api_url=_text(record.api_url),
         software=_text(record.software),
         devices=tuple(_device(d) for d in record.devices[:MAX_DEVICES]),
-        models=tuple(_model(m) for m in models[: min(MOST_MODELS, MAX_MODELS)]),
+        models=_as_many_as_fit([_model(m) for m in ordered[:MAX_MODELS]]),
     )
+
+
+def _as_many_as_fit(models: Sequence[ModelRecord]) -> tuple[ModelRecord, ...]:
+    room = MOST_MODEL_BYTES
+    kept: list[ModelRecord] = []
+    for model in models:
+        texts = (model.name, model.digest, model.engine, *model.capabilities, *model.devices)
+        room -= _MODEL_BYTES + sum(len(text.encode()) + 3 for text in texts)
+        if room < 0:
+            break
+        kept.append(model)
+    return tuple(kept)
 
 
 def _device(device: Device) -> Device:

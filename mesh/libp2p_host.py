@@ -200,6 +200,11 @@ class Libp2pHost:
             ID.from_pubkey(key_pair.public_key), key_pair.private_key, x25519_key_pair().private_key
         )
 
+    @property
+    def peer_id(self) -> NodeId:
+        """Our own id, as libp2p computes it."""
+        return NodeId(str(self._noise.local_peer))
+
     async def secure_outbound(self, stream: trio.SocketStream, expected: NodeId | None) -> SecureConnection:
         """Encrypt a connection we opened. Without an expected id, whoever answers is accepted: who
         it is is proven all the same, and membership is checked next.

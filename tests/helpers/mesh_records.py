@@ -7,7 +7,8 @@ from mesh.types import Device, Member, MeshView, ModelRecord, ModelState, NodeId
 
 
 def model(name: str = "m", state: ModelState = ModelState.READY, **fields: Any) -> ModelRecord:
-    return ModelRecord(**({"name": name, "digest": "d1", "engine": "echo", "state": state, "slots": 4} | fields))
+    known: dict[str, Any] = {"digest": "d1", "engine": "echo", "slots": 4}
+    return ModelRecord(name=name, state=state, **(known | fields))
 
 
 def record(node: str, version: int = 1, *models: ModelRecord, incarnation: int = 1, **fields: Any) -> NodeRecord:

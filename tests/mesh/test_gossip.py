@@ -1,5 +1,6 @@
 """Gossip: what one core answers to what happens, and what many of them come to."""
 
+import itertools
 import random
 
 import pytest
@@ -150,7 +151,7 @@ def test_a_dead_node_is_dialled_again_less_and_less_often(core: GossipCore) -> N
             dials.append(now)
             core.dial_failed(B, now, is_refused=True)
 
-    gaps = [later - earlier for earlier, later in zip(dials, dials[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(dials)]
     assert gaps[0] <= 2
     assert 10 <= gaps[-1] <= 20
 

@@ -1,0 +1,98 @@
+"""The dial book: what is tried, and how often."""
+
+import random
+
+import pytest
+
+from mesh.addresses import Address
+from mesh.dialing import GIVE_UP_AFTER, MOST_ENTRIES, DialBook
+from mesh.identity import Identity
+from mesh.types import NodeId
+
+ID = Identity.from_seed(bytes(32)).node_id
+TYPED = (Address("desk", 1),)
+HEARD = (Address("10.0.0.1", 1, ID), Address("10.0.0.2", 1, ID))
+
+
+@pytest.fixture
+def book() -> DialBook:
+    return DialBook(random.Random(0))
+
+
+def attempts(book: DialBook, until: float) -> list[float]:
+    """When it is tried, if nobody ever answers."""
+    times = []
+    for tick in range(int(until * 10)):
+        for target in book.due(tick / 10, ()):
+            times.append(tick / 10)
+            book.failed(target.key, tick / 10)
+    return times
+
+
+def test_an_address_is_tried_at_once_and_then_less_and_less_often(book: DialBook) -> None:
+    book.add(TYPED, 0, is_kept=True)
+
+    times = attempts(book, 120)
+
+    assert times[0] == 0
+    assert times[1] < 1
+    assert 7 < times[-1] - times[-2] < 13
+
+
+def test_one_attempt_at_a_time(book: DialBook) -> None:
+    book.add(TYPED, 0, is_kept=True)
+    assert len(book.due(0, ())) == 1
+
+    assert book.due(100, ()) == []
+
+
+def test_an_address_rests_while_its_node_is_connected(book: DialBook) -> None:
+    book.add(TYPED, 0, is_kept=True)
+    [target] = book.due(0, ())
+    book.succeeded(target.key, ID, 0)
+
+    assert book.due(100, {ID}) == []
+    assert book.due(100, {NodeId("somebody else")}) == [target]
+
+
+def test_a_discovered_address_is_given_up_a_typed_one_never(book: DialBook) -> None:
+    book.add(HEARD, 0, is_kept=False)
+    assert len(attempts(book, 300)) == GIVE_UP_AFTER
+
+    book.add(TYPED, 0, is_kept=True)
+    assert len(attempts(book, 300)) > 20
+
+
+def test_a_stranger_is_left_alone_for_a_while(book: DialBook) -> None:
+    book.add(TYPED, 0, is_kept=True)
+    [target] = book.due(0, ())
+    book.refused(target.key, 0)
+
+    assert book.due(20, ()) == []
+    assert book.due(40, ()) == [target]
+
+
+def test_our_own_address_is_dropped(book: DialBook) -> None:
+    book.add(TYPED, 0, is_kept=True)
+    [target] = book.due(0, ())
+    book.led_home(target.key)
+
+    assert book.due(100, ()) == []
+
+
+def test_new_addresses_of_a_known_node_are_tried_at_once(book: DialBook) -> None:
+    book.add(HEARD, 0, is_kept=False)
+    [target] = book.due(0, ())
+    book.failed(target.key, 0)
+
+    moved = (Address("10.0.0.9", 1, ID),)
+    book.add(moved, 0.01, is_kept=False)
+
+    assert [t.addresses for t in book.due(0.01, ())] == [moved]
+
+
+def test_a_network_full_of_announcements_fills_the_book_only_so_far(book: DialBook) -> None:
+    for i in range(2 * MOST_ENTRIES):
+        book.add((Address(f"10.0.{i // 256}.{i % 256}", 1),), 0, is_kept=False)
+
+    assert len(book.due(0, ())) == MOST_ENTRIES

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from node.config import NodeConfig, default_data_dir, default_name, read_config_file
@@ -65,6 +66,8 @@ data_option = option(
     type=click.Path(file_okay=False, path_type=Path),
     default=default_data_dir,
     show_default="~/.local/share/shoal",
+    # Before --config, whose default is in this folder.
+    is_eager=True,
     help="Folder for identity, token, models and logs.",
 )
 api_option = option(
@@ -99,7 +102,10 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         path = DataFolder(data).config
         if not path.exists():
             return None
-    ctx.default_map = {**(ctx.default_map or {}), **_as_defaults(read_config_file(path))}
+    settings = read_config_file(path)
+    ctx.default_map = {**(ctx.default_map or {}), **_as_defaults(settings)}
+    if "data" in settings and ctx.get_parameter_source("data") is ParameterSource.DEFAULT:
+        ctx.params["data"] = Path(settings["data"])
     return path
 
 
@@ -108,6 +114,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @main.command()
+@data_option
 @option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -123,7 +130,6 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     help="API address. 0.0.0.0 serves the network, with a key.",
 )
 @option("--port", type=int, default=8080, show_default=True, help="API port; 0 picks a free one.")
-@data_option
 @option("--token", metavar="T", help="The mesh's token, or a passphrase. It is kept in the data folder.")
 @option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
 @option(

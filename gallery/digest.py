@@ -39,8 +39,8 @@ SPEED_SETTINGS: Mapping[str, frozenset[str]] = {
     ),
     "llama": frozenset(
         [
-            *("slots", "context_length", "threads", "batch_threads", "batch", "ubatch", "gpu_layers"),
-            *("main_gpu", "tensor_split", "split_mode", "flash_attention", "mmap", "mlock", "queue"),
+            *("slots", "queue", "context_length", "kept_prefixes"),
+            *("threads", "gpu_layers", "batch", "prompt_slice"),
         ]
     ),
 }

@@ -67,6 +67,8 @@ class GgufHeader:
     context_length: int = 0
     """0 where the file does not say."""
     has_chat_template: bool = False
+    mentions_tools: bool = False
+    """The chat template does something about tools."""
     pooling_type: int | None = None
     parameters: int = 0
     """Weights in this file; of several parts, in this part."""
@@ -82,7 +84,8 @@ class GgufHeader:
         if self.architecture in _ENCODERS:
             return ("embedding",)
         chat = ("chat",) if self.has_chat_template else ()
-        return (*chat, "completion", "embedding")
+        tools = ("tools",) if self.mentions_tools else ()
+        return (*chat, "completion", "embedding", *tools)
 
 
 class MoreNeededError(Exception):
@@ -113,13 +116,15 @@ def parse_header(data: bytes, file_size: int) -> GgufHeader:
     if tensor_count and file_size < needed:
         raise HeaderError(f"is cut short: it has {file_size:,} of {needed:,} bytes; copy or download it again")
     architecture = str(metadata.get("general.architecture", ""))
+    template = str(metadata.get("tokenizer.chat_template", ""))
     pooling = metadata.get(f"{architecture}.pooling_type")
     return GgufHeader(
         version=version,
         architecture=architecture,
         name=str(metadata.get("general.name", "")),
         context_length=_whole(metadata.get(f"{architecture}.context_length"), 0),
-        has_chat_template=bool(metadata.get("tokenizer.chat_template")),
+        has_chat_template=bool(template),
+        mentions_tools="tools" in template,
         pooling_type=pooling if isinstance(pooling, int) else None,
         parameters=parameters,
         parts=max(1, _whole(metadata.get("split.count"), 1)),

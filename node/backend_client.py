@@ -20,7 +20,7 @@ A unary call and a cancelled one look alike to gRPC's users: both raise `asyncio
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 # gRPC reports every connection that ends on stderr, and reads this when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -70,6 +70,9 @@ _CODE_BY_STATUS = {
 
 Requests = Sequence[bytes] | AsyncIterator[bytes]
 
+OnEnd = Callable[[bool], None]
+"""Told that a call is over, and whether that is because its connection broke."""
+
 
 class _Requests:
     """A caller's stream of requests, remembering what went wrong in it.
@@ -93,7 +96,7 @@ class _Requests:
 class BackendCall:
     """One running call: an iterator of reply messages. Read it to its end, or close it."""
 
-    def __init__(self, call: Any, requests: _Requests | None, on_end: Callable[[], None] | None) -> None:
+    def __init__(self, call: Any, requests: _Requests | None, on_end: OnEnd | None) -> None:
         self._call = call
         self._requests = requests
         self._on_end = on_end
@@ -109,8 +112,9 @@ class BackendCall:
         try:
             message = await self._call.read()
         except (grpc.RpcError, asyncio.CancelledError) as exc:
-            self._end()
-            self._raise(exc)
+            ours = self._meaning(exc)
+            self._end(isinstance(ours, BackendLostError))
+            raise ours from None
         if message is grpc.aio.EOF:
             self._end()
             raise StopAsyncIteration
@@ -130,26 +134,25 @@ class BackendCall:
         self._lost = reason
         self._call.cancel()
 
-    def _end(self) -> None:
+    def _end(self, is_lost: bool = False) -> None:
         self._is_over = True
         if self._on_end:
-            self._on_end()
+            self._on_end(is_lost)
             self._on_end = None
 
-    def _raise(self, exc: BaseException) -> NoReturn:
+    def _meaning(self, exc: BaseException) -> BaseException:
+        """What to raise for what gRPC raised."""
         if isinstance(exc, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 self._call.cancel()
-                raise exc
+                return exc
             if self._requests is not None and self._requests.error is not None:
-                raise self._requests.error from None
+                return self._requests.error
             if self._lost is None and not self._call.cancelled():
-                raise exc
-            raise BackendLostError(self._lost or "the call was closed") from None
-        if self._lost is not None:
-            raise BackendLostError(self._lost) from None
-        raise _translated(exc) from None
+                return exc
+            return BackendLostError(self._lost or "the call was closed")
+        return BackendLostError(self._lost) if self._lost is not None else _translated(exc)
 
 
 class BackendClient:
@@ -174,7 +177,7 @@ class BackendClient:
         messages: Requests,
         *,
         timeout: float | None = None,
-        on_end: Callable[[], None] | None = None,
+        on_end: OnEnd | None = None,
     ) -> BackendCall:
         """Start a call of the backend protocol, `method` being the rpc's name ("Generate").
 

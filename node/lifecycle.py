@@ -256,7 +256,7 @@ TABLE: Mapping[tuple[State, Happening], tuple[State, tuple[type[Order], ...]]] =
     (State.READY, Happening.CONNECTION_LOST): (State.STARTING, (ReportLost, Kill)),
     (State.READY, Happening.CRASHED): (State.BACKING_OFF, (ReportLost,)),
     (State.READY, Happening.GIVEN_UP): (State.STOPPED, (ReportLost, ReportFailed)),
-    (State.READY, Happening.STOP_REQUESTED): (State.DRAINING, ()),
+    (State.READY, Happening.STOP_REQUESTED): (State.DRAINING, (ReportStopped,)),
     #
     (State.DRAINING, Happening.CALLS_FINISHED): (State.DRAINING, (Terminate,)),
     (State.DRAINING, Happening.GRACE_OVER): (State.DRAINING, (ReportLost, Terminate)),

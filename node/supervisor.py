@@ -151,6 +151,8 @@ class Backend:
         self._loaded = pb.LoadedModel()
         self._load = pb.State()
         self._last_used_at = self._loop.time()
+        self._is_doubted = False
+        """A connection broke. Often gRPC tells sooner than the process's end does."""
 
     # -------------------------------------------------------------- for everybody
 
@@ -160,7 +162,8 @@ class Backend:
 
     @property
     def is_ready(self) -> bool:
-        return self._lifecycle.state is State.READY
+        """Whether it takes calls."""
+        return self._lifecycle.state is State.READY and not self._is_doubted
 
     @property
     def failure(self) -> Failure | None:
@@ -189,7 +192,7 @@ class Backend:
             calls=len(self._calls),
             context_length=load.context_length or loaded.context_length,
             load_fraction=1.0 if self.is_ready else self._progress.fraction,
-            load_stage=self._progress.stage,
+            load_stage="" if self.is_ready else self._progress.stage,
             prompt_tokens_per_second=load.prompt_tokens_per_second,
             tokens_per_second=load.generated_tokens_per_second,
             first_token_seconds=load.first_token_seconds,
@@ -212,7 +215,8 @@ class Backend:
         if method not in CALL_METHODS:
             raise BackendCallError("UNIMPLEMENTED", "unsupported", f"there is no method {method[:40]!r}")
         if self._client is None or not self.is_ready:
-            raise BackendLostError(f"the backend of {self.spec.name!r} is {self.state.value}")
+            doing = "not answering" if self.state is State.READY else self.state.value
+            raise BackendLostError(f"the backend of {self.spec.name!r} is {doing}")
         number = next(self._call_numbers)
         call = self._client.call(method, messages, timeout=timeout, on_end=partial(self._forget_call, number))
         self._calls[number] = call
@@ -321,8 +325,11 @@ class Backend:
                 # Each waiter raises its own: a raised exception collects the way it took.
                 waiter.set_exception(error())
 
-    def _forget_call(self, number: int) -> None:
+    def _forget_call(self, number: int, is_lost: bool) -> None:
         self._calls.pop(number, None)
+        if is_lost and self.is_ready and self._client:
+            self._is_doubted = True
+            self._supervisor.start(self._confirm(self._client))
         if not self._calls and self.state is State.DRAINING:
             self._tell(CallsFinished())
 
@@ -331,6 +338,7 @@ class Backend:
     def _spawn(self) -> None:
         self._progress, self._loaded, self._load = pb.LoadProgress(), pb.LoadedModel(), pb.State()
         self._log.forget_lines()
+        self._is_doubted = False
         command = [*self._supervisor.command(self.spec.engine)]
         try:
             address = self._supervisor.new_address()
@@ -417,6 +425,19 @@ class Backend:
             pass
         await asyncio.sleep(EXIT_NEWS_AFTER)
         self._hear(client, ConnectionLost())
+
+    async def _confirm(self, client: BackendClient) -> None:
+        """A call broke: find out whether the backend is still there before it gets another one."""
+        is_up = await client.is_serving()
+        if client is not self._client:
+            return
+        if not is_up:
+            await asyncio.sleep(EXIT_NEWS_AFTER)
+            self._hear(client, ConnectionLost())
+            return
+        self._is_doubted = False
+        if self.is_ready:
+            self._answer_waiters(None)
 
     def _hear(self, client: BackendClient, event: Event) -> None:
         """Pass on what the attending task found out, unless its process is history by then.

@@ -38,7 +38,7 @@ def test_the_built_in_models_are_always_there(tmp_path: Path) -> None:
     minnow = catalog.lookup("minnow")
     assert minnow is not None
     assert (minnow.engine, minnow.source) == ("llama", "built-in")
-    assert minnow.capabilities == ("chat", "completion", "embedding")
+    assert minnow.capabilities == ("chat", "completion", "embedding", "tools")
     assert minnow.path is not None
     assert minnow.path.is_absolute()
     assert minnow.created > 0

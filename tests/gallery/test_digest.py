@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from backends.echo_reply import EchoSettings
+from backends.llama.settings import LlamaSettings
 from gallery import digest
 from gallery.card import ModelCard
 from gallery.digest import DigestCache
@@ -52,14 +54,19 @@ async def test_the_name_does_not_matter_and_the_weights_do(cache: DigestCache, c
     [
         pytest.param({"slots": 8}, True, id="how many at once"),
         pytest.param({"context_length": 512}, True, id="how long"),
-        pytest.param({"system_prompt": None}, True, id="nothing set"),
-        pytest.param({"system_prompt": "be brief"}, False, id="what is answered"),
+        pytest.param({"chat_template": None}, True, id="nothing set"),
+        pytest.param({"chat_template": "{{ messages }}"}, False, id="what is answered"),
     ],
 )
 async def test_settings_count_if_they_change_answers(
     cache: DigestCache, card: ModelCard, settings: dict[str, object], is_same: bool
 ) -> None:
     assert (await cache.digest(card) == await cache.digest(replace(card, settings=settings))) is is_same
+
+
+@pytest.mark.parametrize(("engine", "settings"), [("echo", EchoSettings), ("llama", LlamaSettings)])
+def test_settings_that_do_not_count_are_settings_of_the_engine(engine: str, settings: type) -> None:
+    assert digest.SPEED_SETTINGS[engine] <= {field.name for field in fields(settings)}
 
 
 async def test_a_model_without_weights_has_a_digest(cache: DigestCache) -> None:

@@ -45,6 +45,11 @@ def test_a_header_tells_what_matters_before_loading() -> None:
     ("metadata", "expected"),
     [
         pytest.param(CHAT, ("chat", "completion", "embedding"), id="with a chat template"),
+        pytest.param(
+            CHAT | {"tokenizer.chat_template": "{% if tools %}"},
+            ("chat", "completion", "embedding", "tools"),
+            id="with tools in it",
+        ),
         pytest.param({"general.architecture": "llama"}, ("completion", "embedding"), id="without"),
         pytest.param({"general.architecture": "bert"}, ("embedding",), id="an encoder"),
         pytest.param({"general.architecture": "qwen3", "qwen3.pooling_type": 4}, ("rerank",), id="a reranker"),

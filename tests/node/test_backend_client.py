@@ -222,13 +222,13 @@ async def test_a_closed_call_is_over_on_both_sides(tmp_path: Path) -> None:
                 ended.set()
 
         script.generate = watched
-        overs: list[str] = []
-        async with aclosing(client.call("Generate", [b""], on_end=lambda: overs.append("over"))) as call:
+        overs: list[bool] = []
+        async with aclosing(client.call("Generate", [b""], on_end=overs.append)) as call:
             await anext(call)
 
         await asyncio.wait_for(ended.wait(), 2)
         assert [reply async for reply in call] == []
-        assert overs == ["over"]
+        assert overs == [False]
 
 
 async def test_an_error_in_the_callers_stream_comes_back_to_the_reader(tmp_path: Path) -> None:

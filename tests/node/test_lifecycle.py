@@ -239,7 +239,7 @@ def test_a_failed_model_is_tried_again(life: BackendLifecycle, request_: LoadReq
 def test_stopping_waits_for_running_calls(life: BackendLifecycle) -> None:
     ready(life)
 
-    assert life.handle(StopRequested("unloaded", grace=20), 0) == []
+    assert life.handle(StopRequested("unloaded", grace=20), 0) == [ReportStopped("unloaded")]
     assert life.state is State.DRAINING
     assert life.handle(Tick(), 19.9) == []
     assert life.handle(CallsFinished(), 19.9) == [Terminate()]

@@ -226,6 +226,33 @@ async def test_a_crashed_backend_comes_back_by_itself(supervisor: Supervisor) ->
     assert await answer(ask(backend)) == "hello there"
 
 
+async def test_after_a_lost_call_the_next_ensure_leads_to_a_live_process(supervisor: Supervisor) -> None:
+    spec = echo('{"token_interval": 0.01}')
+    # Whether gRPC or the process's end is noticed first differs from time to time.
+    for _ in range(4):
+        backend = await supervisor.ensure(spec, timeout=20)
+        call = ask(backend, "word " * 1000)
+        await anext(call)
+        os.kill(pid_of(backend), signal.SIGKILL)
+        with pytest.raises(BackendLostError):
+            await answer(call)
+
+        assert await answer(ask(await supervisor.ensure(spec, timeout=20))) == "hello there"
+        await supervisor.unload("echo")
+
+
+async def test_a_call_that_breaks_alone_costs_the_backend_nothing(supervisor: Supervisor) -> None:
+    backend = await supervisor.ensure(ECHO, timeout=20)
+    pid = pid_of(backend)
+    backend._forget_call(-1, is_lost=True)
+    assert not backend.is_ready
+
+    again = await supervisor.ensure(ECHO, timeout=20)
+
+    assert again.is_ready
+    assert pid_of(again) == pid
+
+
 async def test_a_process_that_no_longer_serves_is_replaced(tmp_path: Path) -> None:
     def lingering(engine: str) -> list[str]:
         return [sys.executable, "-P", "-c", LINGERING, engine]

@@ -18,6 +18,7 @@ from api.errors import ApiError, InvalidRequestError, MethodNotAllowedError, Not
 from api.exchange import EXTENSION, ApiRequest, HttpExchange, Surroundings
 from api.metrics import Metrics
 from api.model_routes import add_model_routes
+from api.no_websocket import NoWebsocket
 from api.node_routes import add_node_routes
 from api.ports import Inference
 from api.text_routes import add_text_routes
@@ -44,6 +45,7 @@ def create_app(
     app = Quart(__name__, static_folder=None)
     app.request_class = ApiRequest
     app.asgi_http_class = HttpExchange
+    app.asgi_websocket_class = NoWebsocket
     app.session_interface = _NoSessions()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

@@ -18,7 +18,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import ASGIFramework, LifespanState
 from quart import Quart
 
@@ -139,9 +139,17 @@ class _Connection(TCPServer):
             self.writer.close()
 
     async def protocol_send(self, event: Event) -> None:
-        # h11 ends a body of known length with no bytes; writing them costs as much as writing some.
-        if not (isinstance(event, RawData) and not event.data):
-            await super().protocol_send(event)
+        if isinstance(event, RawData):
+            if not event.data:
+                # h11 ends a body of known length with no bytes; writing them costs as much as some.
+                return
+            if self.writer.is_closing():
+                # The client is gone. Say so, and give a turn to whoever will cancel the answer: one
+                # with much to say at once would otherwise talk on to nobody.
+                await self.protocol.handle(Closed())
+                await asyncio.sleep(0)
+                return
+        await super().protocol_send(event)
 
     async def _close(self) -> None:
         # Closing waits until the client has taken what was written. Not all clients do.

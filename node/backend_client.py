@@ -260,6 +260,9 @@ def _translated(exc: BaseException) -> Exception:
     if code is None and (status in _LOST or "RST_STREAM" in details):
         return BackendLostError(f"the connection to the backend broke ({details or status.name})")
     name = status.name
+    if code is None and "larger than max" in details:
+        # gRPC's own word for it would say "try again elsewhere", where the limit is the same.
+        return BackendCallError("INVALID_ARGUMENT", "message_too_large", f"a message is too large: {details}")
     return BackendCallError(
         name,
         str(code or _CODE_BY_STATUS.get(name, "engine_error")),

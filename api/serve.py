@@ -31,8 +31,15 @@ CLOSING_TIMEOUT = 2.0
 log = logging.getLogger(__name__)
 
 
-class AddressInUseError(OSError):
-    """The port is taken, or the address is not ours to bind."""
+class BindError(OSError):
+    """The address cannot be bound. `str` is one sentence for people; `errno` is the system's."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class AddressInUseError(BindError):
+    """Another program has the port."""
 
 
 class ApiServer:
@@ -66,7 +73,7 @@ class ApiServer:
 
         Raises:
             AddressInUseError: another program has the port.
-            OSError: the address cannot be bound for another reason.
+            BindError: the address cannot be bound for another reason.
         """
         listener = await bind(self._host, self._wanted_port)
         self._port = listener.getsockname()[1]
@@ -195,13 +202,13 @@ async def bind(host: str, port: int) -> socket.socket:
 
     Raises:
         AddressInUseError: another program has the port.
-        OSError: the address cannot be bound for another reason.
+        BindError: the address cannot be bound for another reason.
     """
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise OSError(f"Cannot bind to {host!r}: no such address ({error.strerror}).") from error
+        raise BindError(error.errno, f"Cannot bind to {host!r}: {error.strerror}.") from error
     family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)
     try:
@@ -217,7 +224,7 @@ async def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _bind_error(error: OSError, host: str, port: int) -> OSError:
+def _bind_error(error: OSError, host: str, port: int) -> BindError:
     if error.errno == errno.EADDRINUSE:
         return AddressInUseError(
             error.errno,
@@ -225,10 +232,10 @@ def _bind_error(error: OSError, host: str, port: int) -> OSError:
             "or choose another port (--port; 0 picks a free one).",
         )
     if error.errno == errno.EACCES:
-        return OSError(error.errno, f"Not allowed to bind port {port}; ports below 1024 need privileges.")
+        return BindError(error.errno, f"Not allowed to bind port {port}; ports below 1024 need privileges.")
     if error.errno == errno.EADDRNOTAVAIL:
-        return OSError(error.errno, f"This machine has no address {host}.")
-    return OSError(error.errno, f"Cannot bind {host}:{port}: {error.strerror}.")
+        return BindError(error.errno, f"This machine has no address {host}.")
+    return BindError(error.errno, f"Cannot bind {host}:{port}: {error.strerror}.")
 
 
 def _hypercorn_config(config: ApiConfig) -> Config:

@@ -13,7 +13,7 @@ import pytest
 from api.app import create_app
 from api.config import ApiConfig
 from api.ports import Finished, TextDelta, Usage
-from api.serve import AddressInUseError, ApiServer
+from api.serve import AddressInUseError, ApiServer, BindError
 from tests.api.support import ASK, CHAT, events, eventually, http_post, serving
 from tests.helpers.fakes import FakeInference
 
@@ -46,7 +46,7 @@ async def test_a_port_in_use_is_one_clear_error() -> None:
     async with serving() as server:
         second = ApiServer(create_app(FakeInference(), ApiConfig(port=server.port)))
 
-        with pytest.raises(AddressInUseError, match=f"Port {server.port} .* already in use") as caught:
+        with pytest.raises(AddressInUseError, match=f"^Port {server.port} .* already in use") as caught:
             await second.start()
     assert caught.value.errno == errno.EADDRINUSE
 
@@ -54,7 +54,14 @@ async def test_a_port_in_use_is_one_clear_error() -> None:
 async def test_an_address_that_is_not_ours_is_one_clear_error() -> None:
     server = ApiServer(create_app(FakeInference(), ApiConfig(host="192.0.2.1", port=0, open=True)))
 
-    with pytest.raises(OSError, match=r"no address 192\.0\.2\.1"):
+    with pytest.raises(BindError, match=r"no address 192\.0\.2\.1"):
+        await server.start()
+
+
+async def test_a_name_that_means_nothing_is_one_clear_error() -> None:
+    server = ApiServer(create_app(FakeInference(), ApiConfig(host="no.such.host.invalid", port=0, open=True)))
+
+    with pytest.raises(BindError, match=r"no\.such\.host\.invalid"):
         await server.start()
 
 

@@ -1,7 +1,7 @@
 """One backend from spawn to exit, without I/O.
 
 `BackendLifecycle` knows what should happen next to one backend process. Tell it what happened and
-when; it answers with orders, which `node.supervisor` carries out:
+when; it answers with orders, which `node.backend` carries out:
 
     lifecycle.handle(LoadRequested(), now)  ->  [Spawn()]
     lifecycle.handle(ProcessAnswered(), now) -> [Load()]

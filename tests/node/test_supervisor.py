@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from backends.rpc import backend_pb2 as pb
+from node.backend import Backend, BackendSpec
 from node.backend_client import BackendCall
 from node.backend_errors import (
     BackendCallError,
@@ -23,7 +24,7 @@ from node.backend_errors import (
 )
 from node.backend_process import default_command
 from node.lifecycle import LifecycleConfig, State
-from node.supervisor import Backend, BackendSpec, Supervisor
+from node.supervisor import Supervisor
 
 ECHO = BackendSpec(name="echo", digest="d1", engine="echo")
 

@@ -1,0 +1,484 @@
+"""One model's backend: carries out what `node.lifecycle` orders, and tells it what happens.
+
+What is decided (retry? give up? wait?) is in the life cycle. Here is only how it is done: the process,
+its socket, timers, running calls, and the people who wait. Everything runs in one event loop; nothing in
+here may be touched from another thread.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from backends.rpc import backend_pb2 as pb
+from node.backend_client import BackendCall, BackendClient, Requests
+from node.backend_errors import (
+    BackendCallError,
+    BackendLoadError,
+    BackendLoadingError,
+    BackendLostError,
+    BackendStoppedError,
+)
+from node.backend_log import BackendLog
+from node.backend_process import BackendProcess
+from node.lifecycle import (
+    BackendLifecycle,
+    CallsFinished,
+    ConnectionLost,
+    Event,
+    Failure,
+    Kill,
+    LifecycleConfig,
+    Load,
+    LoadFailed,
+    LoadFinished,
+    LoadRequested,
+    Order,
+    ProcessAnswered,
+    ProcessExited,
+    ReportFailed,
+    ReportLost,
+    ReportReady,
+    ReportStopped,
+    Spawn,
+    State,
+    StopRequested,
+    Terminate,
+    Tick,
+)
+
+EXIT_NEWS_AFTER = 0.5
+"""A broken connection usually means that the process is dying, and its exit says more. Seconds to wait
+for that before the connection alone is reason enough to end the process."""
+
+CALL_METHODS = frozenset(
+    ["Generate", "Embed", "Rerank", "Tokenize", "Detokenize", "GenerateImage", "Transcribe", "Speak"]
+)
+"""What may be called on a loaded model. The others are the supervisor's own business; `Load` from a
+peer would let it read files."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """What to run: one model with one set of weights and settings."""
+
+    name: str
+    digest: str
+    engine: str
+    path: str = ""
+    settings_json: str = "{}"
+    capabilities: tuple[str, ...] = ()
+    """As known before the model is loaded."""
+    created: int = 0
+    """Unix seconds."""
+    projector_path: str = ""
+    adapter_paths: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendStatus:
+    """One backend at one moment."""
+
+    name: str
+    digest: str
+    engine: str
+    state: State
+    created: int = 0
+    devices: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    slots: int = 0
+    busy: int = 0
+    queued: int = 0
+    calls: int = 0
+    """Calls of this node that are running, by the node's own count."""
+    context_length: int = 0
+    load_fraction: float = 0.0
+    load_stage: str = ""
+    prompt_tokens_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    first_token_seconds: float = 0.0
+    memory_bytes: int = 0
+    prefix_sketch: bytes = b""
+    summary: str = ""
+    pid: int | None = None
+    crashes: int = 0
+    failure: str = ""
+    """Why it could not be loaded, if that is how it ended."""
+    last_used_at: float = 0.0
+    """By the event loop's clock."""
+
+
+class BackendHost(Protocol):
+    """What a backend needs from the supervisor that it belongs to."""
+
+    config: LifecycleConfig
+    log_dir: Path
+    command: Callable[[str], Sequence[str]]
+    """The program for an engine."""
+
+    def new_address(self) -> str:
+        """A socket that nobody used before: an old process may still hold the last one.
+
+        Raises:
+            OSError: there is nowhere to put it.
+        """
+        ...
+
+    def start(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `what` on the side until it ends or the supervisor stops."""
+        ...
+
+    def changed(self) -> None:
+        """Tell whoever listens that a backend is not as it was."""
+        ...
+
+
+class Backend:
+    """One model's backend, whichever process serves it now.
+
+    Made by the supervisor. Others read `status`, and `call` it.
+    """
+
+    def __init__(self, spec: BackendSpec, host: BackendHost) -> None:
+        self.spec = spec
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._lifecycle = BackendLifecycle(host.config)
+        self._log = BackendLog(host.log_dir / f"{_file_name(spec.name)}.log")
+        self._process: BackendProcess | None = None
+        self._client: BackendClient | None = None
+        self._attending: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._calls: dict[int, BackendCall] = {}
+        self._call_numbers = itertools.count()
+        self._gone: asyncio.Future[None] | None = None
+        self._progress = pb.LoadProgress()
+        self._loaded = pb.LoadedModel()
+        self._load = pb.State()
+        self._last_used_at = self._loop.time()
+        self._is_doubted = False
+        """A connection broke. Often gRPC tells sooner than the process's end does."""
+
+    # -------------------------------------------------------------- for everybody
+
+    @property
+    def state(self) -> State:
+        return self._lifecycle.state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes calls."""
+        return self._lifecycle.state is State.READY and not self._is_doubted
+
+    @property
+    def failure(self) -> Failure | None:
+        return self._lifecycle.failure
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The last lines that the process printed."""
+        return self._log.last_lines()
+
+    @property
+    def status(self) -> BackendStatus:
+        """Everything about it, now."""
+        spec, loaded, load = self.spec, self._loaded, self._load
+        return BackendStatus(
+            name=spec.name,
+            digest=spec.digest,
+            engine=spec.engine,
+            state=self.state,
+            created=spec.created,
+            devices=spec.devices,
+            capabilities=tuple(loaded.capabilities) or spec.capabilities,
+            slots=load.slots or loaded.slots,
+            busy=load.busy,
+            queued=load.queued,
+            calls=len(self._calls),
+            context_length=load.context_length or loaded.context_length,
+            load_fraction=1.0 if self.is_ready else self._progress.fraction,
+            load_stage="" if self.is_ready else self._progress.stage,
+            prompt_tokens_per_second=load.prompt_tokens_per_second,
+            tokens_per_second=load.generated_tokens_per_second,
+            first_token_seconds=load.first_token_seconds,
+            memory_bytes=load.memory_bytes or loaded.memory_bytes,
+            prefix_sketch=load.prefix_sketch,
+            summary=loaded.summary,
+            pid=self._process.pid if self._process else None,
+            crashes=self._lifecycle.crashes,
+            failure=self.failure.reason if self.failure else "",
+            last_used_at=self._last_used_at,
+        )
+
+    def call(self, method: str, messages: Requests, *, timeout: float | None = None) -> BackendCall:
+        """Start a call; read it to its end, or close it.
+
+        Raises:
+            BackendCallError: no such method.
+            BackendLostError: it does not take calls (any more).
+        """
+        if method not in CALL_METHODS:
+            raise BackendCallError("UNIMPLEMENTED", "unsupported", f"there is no method {method[:40]!r}")
+        if self._client is None or not self.is_ready:
+            doing = "not answering" if self.state is State.READY else self.state.value
+            raise BackendLostError(f"the backend of {self.spec.name!r} is {doing}")
+        number = next(self._call_numbers)
+        call = self._client.call(method, messages, timeout=timeout, on_end=partial(self._forget_call, number))
+        self._calls[number] = call
+        self._last_used_at = self._loop.time()
+        return call
+
+    # -------------------------------------------------------------- for the supervisor
+
+    async def wait_until_ready(self, *, timeout: float | None, explicit: bool) -> None:
+        """Ask for the model and wait. Being cancelled, or out of patience, leaves the load alone."""
+        if self.is_ready:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            self._tell(LoadRequested(explicit))
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            raise BackendLoadingError(
+                f"model {self.spec.name!r} is still {self._doing()}",
+                fraction=self._progress.fraction,
+                stage=self._progress.stage,
+            ) from None
+        finally:
+            self._waiters.discard(waiter)
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # It may have come too late for this waiter: seen, and not reported.
+
+    def begin_stop(self, reason: str, grace: float) -> None:
+        """Take no more calls; let the running ones finish for `grace` seconds, then end the process."""
+        self._tell(StopRequested(reason, grace))
+        if not self._calls:
+            self._tell(CallsFinished())
+
+    def kill(self) -> None:
+        """End the process without asking."""
+        self._tell(StopRequested("this node stops at once"))
+        self._tell(CallsFinished())
+        if self._process:
+            self._process.kill()
+
+    async def until_gone(self) -> None:
+        """Wait for the end of the process there is now; another one may follow it."""
+        if self._process is None:
+            return
+        if self._gone is None:
+            self._gone = self._loop.create_future()
+        await asyncio.shield(self._gone)
+
+    # -------------------------------------------------------------- events in, orders out
+
+    def _tell(self, event: Event) -> None:
+        before = self.state
+        for order in self._lifecycle.handle(event, self._loop.time()):
+            self._do(order)
+        self._set_timer()
+        if self.state is not before:
+            log.info("model %s is %s (%s)", self.spec.name, self.state.value, self.spec.engine)
+            if self.state is State.DRAINING and self._attending:
+                self._attending.cancel()
+        self._host.changed()
+
+    def _do(self, order: Order) -> None:
+        match order:
+            case Spawn():
+                self._spawn()
+            case Load():
+                self._log.forget_lines()
+                self._attend(self._load_model())
+            case Terminate():
+                if self._process:
+                    self._process.terminate()
+            case Kill():
+                if self._process:
+                    self._process.kill()
+            case ReportReady():
+                self._log.forget_lines()
+                self._attend(self._watch())
+                self._answer_waiters(None)
+            case ReportLost(reason):
+                for call in list(self._calls.values()):
+                    call.lose(reason)
+            case ReportFailed(failure):
+                log.warning("model %s cannot be loaded: %s", self.spec.name, failure.reason)
+                message = f"model {self.spec.name!r} cannot be loaded: {failure.reason}"
+                patience = max(0.0, failure.until - self._loop.time())
+                self._answer_waiters(lambda: BackendLoadError(message, code=failure.code, retry_after=patience))
+            case ReportStopped(reason):
+                self._answer_waiters(lambda: BackendStoppedError(reason))
+
+    def _set_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._lifecycle.due_at < math.inf:
+            self._timer = self._loop.call_at(self._lifecycle.due_at, self._tell, Tick())
+
+    def _answer_waiters(self, error: Callable[[], Exception] | None) -> None:
+        for waiter in self._waiters:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                # Each waiter raises its own: a raised exception collects the way it took.
+                waiter.set_exception(error())
+
+    def _forget_call(self, number: int, is_lost: bool) -> None:
+        self._calls.pop(number, None)
+        if is_lost and self.is_ready and self._client:
+            self._is_doubted = True
+            self._host.start(self._confirm(self._client))
+        if not self._calls and self.state is State.DRAINING:
+            self._tell(CallsFinished())
+
+    # -------------------------------------------------------------- the process
+
+    def _spawn(self) -> None:
+        self._progress, self._loaded, self._load = pb.LoadProgress(), pb.LoadedModel(), pb.State()
+        self._log.forget_lines()
+        self._is_doubted = False
+        command = [*self._host.command(self.spec.engine)]
+        try:
+            address = self._host.new_address()
+            command += ["--address", address, "--parent-pid", str(os.getpid())]
+            self._process = BackendProcess(command, self._log, self._exited)
+        except OSError as exc:
+            reason = f"cannot start {command[0]}: {exc.strerror or exc}"
+            is_final = isinstance(exc, (FileNotFoundError, PermissionError))
+            self._loop.call_soon(self._tell, ProcessExited(reason, is_final))
+            return
+        self._client = BackendClient(address)
+        self._attend(self._wait_for_answer(self._client))
+
+    def _exited(self, process: BackendProcess) -> None:
+        said = self._log.last_words()
+        reason = f"its process ended: {process.exit_reason}" + (f". It said: {said}" if said else "")
+        if self.state in (State.STARTING, State.LOADING, State.READY):
+            log.warning("model %s: %s", self.spec.name, reason)
+        self._process = None
+        if self._attending:
+            self._attending.cancel()
+        if self._client:
+            self._host.start(self._client.close())
+            with contextlib.suppress(OSError):
+                os.unlink(self._client.address.removeprefix("unix:"))
+            self._client = None
+        self._tell(ProcessExited(reason, process.is_exit_final))
+        if self._gone:
+            self._gone.set_result(None)
+            self._gone = None
+
+    def _attend(self, what: Coroutine[Any, Any, None]) -> None:
+        """One task looks after the process: it waits for an answer, then loads, then watches."""
+        if self._attending:
+            self._attending.cancel()
+        self._attending = self._host.start(what)
+
+    async def _wait_for_answer(self, client: BackendClient) -> None:
+        await client.wait_until_up()
+        self._hear(client, ProcessAnswered())
+
+    async def _load_model(self) -> None:
+        spec, client = self.spec, self._client
+        assert client is not None
+        request = pb.LoadRequest(
+            model=spec.name,
+            path=spec.path,
+            digest=spec.digest,
+            settings_json=spec.settings_json,
+            projector_path=spec.projector_path,
+            adapter_paths=spec.adapter_paths,
+            devices=spec.devices,
+        )
+        event: Event = LoadFailed("the engine ended the load without a model")
+        try:
+            async with contextlib.aclosing(client.load(request)) as replies:
+                async for reply in replies:
+                    if reply.HasField("loaded"):
+                        self._loaded = reply.loaded
+                        event = LoadFinished()
+                    else:
+                        self._progress = reply.progress
+                        self._host.changed()
+        except BackendCallError as exc:
+            event = LoadFailed(exc.message, exc.code)
+        except BackendLostError:
+            await asyncio.sleep(EXIT_NEWS_AFTER)
+            event = ConnectionLost()
+        self._hear(client, event)
+
+    async def _watch(self) -> None:
+        client = self._client
+        assert client is not None
+        try:
+            async with contextlib.aclosing(client.watch_state()) as states:
+                async for state in states:
+                    self._load = state
+                    self._host.changed()
+        except BackendCallError as exc:
+            # Not every backend tells how busy it is; then we know only our own calls.
+            log.debug("model %s does not push its state: %s", self.spec.name, exc)
+            return
+        except BackendLostError:
+            pass
+        await asyncio.sleep(EXIT_NEWS_AFTER)
+        self._hear(client, ConnectionLost())
+
+    async def _confirm(self, client: BackendClient) -> None:
+        """A call broke: find out whether the backend is still there before it gets another one."""
+        is_up = await client.is_serving()
+        if client is not self._client:
+            return
+        if not is_up:
+            await asyncio.sleep(EXIT_NEWS_AFTER)
+            self._hear(client, ConnectionLost())
+            return
+        self._is_doubted = False
+        if self.is_ready:
+            self._answer_waiters(None)
+
+    def _hear(self, client: BackendClient, event: Event) -> None:
+        """Pass on what the attending task found out, unless its process is history by then.
+
+        Not at once, because what follows may well cancel that task.
+        """
+
+        def tell() -> None:
+            if client is self._client:
+                self._tell(event)
+
+        self._loop.call_soon(tell)
+
+    def _doing(self) -> str:
+        match self.state:
+            case State.LOADING:
+                stage = f" ({self._progress.stage})" if self._progress.stage else ""
+                return f"loading: {self._progress.fraction:.0%}{stage}"
+            case State.BACKING_OFF:
+                return "about to be started again"
+            case state:
+                return state.value
+
+
+def _file_name(model: str) -> str:
+    """A file name for a model's log: model names may hold slashes and more."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", model)[:100].lstrip(".") or "_"

@@ -131,6 +131,20 @@ async def streamed_chunks(node: Node, streams: int = 64, tokens: int = 1000) -> 
     return {"chunks_per_s": chunks / took}
 
 
+async def paced_chunks(node: Node, streams: int = 64, tokens: int = 400, interval: float = 0.0025) -> Figures:
+    """The same with tokens that come one by one, as engines make them: nothing gathers by itself. The echo
+    backend offers `offered_per_s`; what arrives of it is the node's doing."""
+    wires = await asyncio.gather(*(Wire.open(port_of(node)) for _ in range(streams)))
+    raw = stream_of(port_of(node), tokens, token_interval=interval)
+    began = time.perf_counter()
+    await asyncio.gather(*(wire.stream(raw) for wire in wires))
+    took = time.perf_counter() - began
+    chunks = sum(wire.chunks for wire in wires)
+    for wire in wires:
+        wire.close()
+    return {"offered_per_s": streams / interval, "chunks_per_s": chunks / took}
+
+
 async def many_streams(node: Node, streams: int = 1000, tokens: int = 20) -> Figures:
     """A thousand streams at once, each a token every 50 ms; any error is one too many."""
     wires = await asyncio.gather(*(Wire.open(port_of(node)) for _ in range(streams)))
@@ -228,9 +242,11 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
         await run("api", lambda: api_overhead(b, supervisor))
         await run("small requests", lambda: small_requests(b))
         await run("64 streams", lambda: streamed_chunks(b))
+        await run("64 paced streams", lambda: paced_chunks(b))
         await run("1000 streams", lambda: many_streams(b))
         await run("hop", lambda: hop(a, b))
         await run("64 forwarded streams", lambda: streamed_chunks(a, tokens=500))
+        await run("64 forwarded paced streams", lambda: paced_chunks(a))
         await run("forwarded requests", lambda: small_requests(a))
     return found
 

@@ -7,7 +7,7 @@ answer is a whole one.
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, cast
 
 DONE = b"data: [DONE]\n\n"
 
@@ -39,8 +39,7 @@ class Wire(asyncio.Protocol):
         return wire
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(ConnectionError(f"closed early: {exc}"))

@@ -15,13 +15,15 @@ from typing import Any
 import httpx
 import psutil
 
-from mesh.token import new_token
+from mesh.token import MeshKeys, new_token
 
 READY_TIMEOUT = 40.0
 """Generous: test machines are slow and shared."""
 
 TOKEN = new_token()
 """A generated one: a passphrase would cost every node a second of stretching."""
+
+API_KEY = MeshKeys.from_token(TOKEN).api_key
 
 
 class Node:
@@ -32,7 +34,7 @@ class Node:
         root: Path,
         name: str,
         *flags: str,
-        token: str = TOKEN,
+        token: str | None = TOKEN,
         prefix: Sequence[str] = (),
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -46,14 +48,17 @@ class Node:
 
     def start(self) -> None:
         """Starts the process; `until_ready` waits for it."""
-        (self.root / "token-given").write_text(self.token)
+        token_flags: list[str] = []
+        if self.token is not None:
+            (self.root / "token-given").write_text(self.token)
+            token_flags = ["--token-file", str(self.root / "token-given")]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")}
         with (self.root / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *self.prefix,
                     *(sys.executable, "-m", "node", "up", "--name", self.name, "--data", str(self.root)),
-                    *("--token-file", str(self.root / "token-given"), "--port", "0", "--mesh-port", "0"),
+                    *(*token_flags, "--port", "0", "--mesh-port", "0"),
                     *self.flags,
                 ],
                 stdout=log,
@@ -91,7 +96,9 @@ class Node:
         return str(self.running["id"])
 
     def client(self, **kwargs: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.api, timeout=30, trust_env=False, **kwargs)
+        """A client with the mesh's key, as long as the token is the usual one."""
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        return httpx.AsyncClient(base_url=self.api, timeout=30, trust_env=False, headers=headers, **kwargs)
 
     async def get(self, path: str) -> Any:
         async with self.client() as http:

@@ -77,6 +77,7 @@ class Connection:
                 await self.session.run()
         finally:
             self.ended.set()
+            self._control_opened.set()
             self._counters.bytes_in += self.session.bytes_in
             self._counters.bytes_out += self.session.bytes_out
 
@@ -125,7 +126,8 @@ class Connection:
         return their_session
 
     async def _check_caller(self, key: bytes, own_session: bytes) -> bytes:
-        assert self._control is not None
+        if self._control is None:
+            raise StreamResetError("the caller hung up before saying who it is")
         stream, reader = self._control
         hello = await self._handshake_frame(reader, NONCE_BYTES + SESSION_BYTES)
         their_nonce, their_session = hello[:NONCE_BYTES], hello[NONCE_BYTES:]
@@ -189,7 +191,8 @@ class Connection:
             self._outbox.clear()
             await stream.write(bodies)
             self._outbox_bytes -= len(bodies)
-            self._outbox_emptied.set()
+            if not self._outbox_bytes:
+                self._outbox_emptied.set()
 
     # ------------------------------------------------------------ streams the peer opens
 

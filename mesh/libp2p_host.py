@@ -184,7 +184,10 @@ class SecureConnection:
             raise ConnectionResetError("the connection ended") from error
 
     async def write_packet(self, packet: bytes) -> None:
-        await self._session.write(packet)
+        try:
+            await self._session.write(packet)
+        except BaseLibp2pError as error:
+            raise ConnectionResetError("the connection broke") from error
 
     async def aclose(self) -> None:
         await self._socket.close()

@@ -45,6 +45,9 @@ FLOOD = 4 * 1024 * 1024
 MAX_DATA_FRAME = 16 * 1024
 """Of what we send: long transfers leave room for short messages in between."""
 
+LINGER = 0.5
+"""Seconds for the peer to hang up, too."""
+
 _HEADER = struct.Struct("!BBHII")
 _DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = range(4)
 _SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
@@ -222,6 +225,8 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_packets, nursery.cancel_scope)
                 await self._read_packets(nursery)
+                # Before the handlers end and reset their streams: what arrived can still be read.
+                self._end()
                 nursery.cancel_scope.cancel()
         finally:
             self._end()
@@ -278,8 +283,10 @@ class Session:
                 await self._packets.write_packet(packet)
                 self.bytes_out += len(packet)
         except OSError:
-            pass  # The reader sees the end, too, or is ended here.
-        ends.cancel()
+            pass
+        # The reader goes on for a moment: what the peer said last is still to be read, and a socket
+        # closed with unread bytes would destroy what we said last. Usually the peer's end follows.
+        ends.deadline = trio.current_time() + LINGER
 
     # -- incoming
 

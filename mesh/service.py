@@ -234,6 +234,7 @@ class MeshService:
         try:
             await self._nursery.start(self._carry, secure)
         except PeerRefusedError as error:
+            self._refuse(_shown(secure.address), error.reason)
             raise Unreachable(str(error), is_refused=False, is_stranger=True) from error
         except (MeshError, trio.TooSlowError) as error:
             raise Unreachable(str(error), is_refused=False) from error
@@ -335,7 +336,7 @@ class MeshService:
         errors: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._run_connection, connection, nursery.cancel_scope)
+                nursery.start_soon(self._run_connection, connection)
                 await self._admit(connection)
                 task_status.started()
                 await self._gossip(connection)
@@ -350,12 +351,12 @@ class MeshService:
         if not connection.is_admitted:
             raise errors[0] if errors else StreamResetError("the peer hung up during the handshake")
 
-    async def _run_connection(self, connection: Connection, ends: trio.CancelScope) -> None:
+    async def _run_connection(self, connection: Connection) -> None:
         try:
             await connection.run()
         except* MuxerProtocolError as group:
             self.blame(connection.peer_id, _innermost(group))
-        ends.cancel()
+        # No cancelling: what arrived before the end, a good-bye for example, is still to be read.
 
     async def _admit(self, connection: Connection) -> None:
         with trio.fail_after(self._config.handshake_timeout):
@@ -403,6 +404,10 @@ async def _close_later(connection: Connection) -> None:
     connection.close()
     await trio.sleep(LINGER)
     connection.abort()
+
+
+def _shown(address: tuple[str, int] | None) -> str:
+    return "unknown" if address is None else f"{address[0]}:{address[1]}"
 
 
 def _host_of(stream: trio.SocketStream) -> str:

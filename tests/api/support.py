@@ -34,8 +34,9 @@ async def serving(fake: FakeInference | None = None, **config: Any) -> AsyncIter
         await server.stop(grace=0)
 
 
-def events(body: bytes) -> list[Any]:
+def events(body: bytes | str) -> list[Any]:
     """The data of server-sent events, parsed; `[DONE]` stays text."""
+    body = body.encode() if isinstance(body, str) else body
     assert body.endswith(b"\n\n")
     lines = [event.removeprefix(b"data: ") for event in body[:-2].split(b"\n\n")]
     return [line.decode() if line == b"[DONE]" else orjson.loads(line) for line in lines]

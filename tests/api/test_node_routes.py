@@ -87,7 +87,7 @@ async def test_the_mesh_is_shown() -> None:
     ],
 )
 async def test_what_is_not_there_is_said_in_the_openai_shape(method: str, path: str, status: int, code: str) -> None:
-    response = await client(node_name="näme").open(path, method=method)
+    response = await client(node_name="näme").open(path, method=method, json=None)
 
     assert response.status_code == status
     assert (await response.get_json())["error"]["code"] == code
@@ -134,7 +134,7 @@ class TestCors:
     }
 
     async def ask(self, headers: dict[str, str], method: str = "OPTIONS", **config: Any) -> Any:
-        return await client(**config).open(CHAT, method=method, headers=headers)
+        return await client(**config).open(CHAT, method=method, headers=headers, json=None)
 
     async def test_a_page_of_this_machine_gets_its_preflight(self) -> None:
         response = await self.ask(self.PREFLIGHT)

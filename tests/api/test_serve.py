@@ -134,7 +134,7 @@ async def test_a_client_that_disconnects_ends_its_call_at_once(fake: FakeInferen
         await asyncio.sleep(0.05)
         writer.transport.abort()
 
-        assert await eventually(lambda: fake.cancelled == 1) < 0.05
+        assert await eventually(lambda: fake.cancelled == 1) < 0.2
         assert not fake.open_answers
 
 
@@ -336,7 +336,7 @@ async def test_stopping_is_not_held_up_by_a_client_that_does_not_read() -> None:
 
 
 async def test_a_request_that_is_still_coming_when_we_stop_is_answered() -> None:
-    fake = FakeInference(delay=0.3)
+    fake = FakeInference(delay=0.1)
     server = ApiServer(create_app(fake, ApiConfig(port=0)))
     await server.start()
     slow_reader, slow_writer = await connect(server)

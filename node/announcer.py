@@ -7,7 +7,7 @@ from importlib.metadata import version
 from mesh.mesh import Mesh
 from mesh.types import Device
 from node.devices import detect
-from node.local_models import LocalModels
+from node.local_models import SOON_READ, LocalModels
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +32,19 @@ class Announcer:
     async def ready(self) -> None:
         """The first announcement."""
         self._devices = await asyncio.to_thread(_devices)
-        await self._local.refresh()
+        await self._local.refresh(largest=SOON_READ)
         self._announce()
 
     async def run(self) -> None:
         """Looks again and again, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_EVERY)
             try:
-                self._devices = await asyncio.to_thread(_devices)
                 await self._local.refresh()
+                self._devices = await asyncio.to_thread(_devices)
             except OSError as error:
                 log.warning("could not look at models and devices: %s", error)
             self._announce()
+            await asyncio.sleep(LOOK_EVERY)
 
     def _announce(self) -> None:
         self._mesh.announce(

@@ -96,7 +96,7 @@ class Dispatcher:
         failure: CallFailure | None = None
         while len(tried) < MAX_ATTEMPTS:
             target = self._choose(model, request_id, tried)
-            if target is None and not tried and await self._local.refresh():
+            if target is None and not tried and await self._find_here(model):
                 target = self._choose(model, request_id, tried)
             if target is None:
                 break
@@ -123,6 +123,12 @@ class Dispatcher:
                 why = f"retried: {candidate.why}" if tried else candidate.why
                 return Target(candidate.node, name, candidate.digest, why)
         return None
+
+    async def _find_here(self, model: str) -> bool:
+        try:
+            return await self._local.find(model)
+        except BackendError as error:
+            raise to_api_error(of_backend_error(error), model) from error
 
     async def _attempt(
         self, target: Target, method: str, model: str, request_id: str, body: bytes
@@ -214,6 +220,7 @@ class Dispatcher:
     # Loading and unloading by name
 
     async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
+        await self._find_here(model)
         member = self._node(node) if node is not None else self._place(model)
         await self._order(member, LOAD, model)
         return {"model": model, "nodes": [member.record.name], "state": "ready"}

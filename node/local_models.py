@@ -4,22 +4,26 @@ Joins the gallery (which models, where), their digests, and the supervisor (whic
 the first call that needs it; however many wait, it is one load.
 """
 
+import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gallery.card import ModelCard
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
 from mesh.types import ModelRecord, ModelState
 from node.backend_client import Requests
-from node.backend_errors import BackendCallError
+from node.backend_errors import BackendCallError, BackendLoadingError
 from node.config import NodeConfig
 from node.lifecycle import State
 from node.replies import LocalReplies
 from node.supervisor import Backend, BackendSpec, BackendStatus, Supervisor
 
 log = logging.getLogger(__name__)
+
+SOON_READ = 64 * 1024 * 1024
+"""Bytes that are read and hashed in a fraction of a second: nobody needs to be told, and a start can wait."""
 
 MODEL_STATE = {
     State.STARTING: ModelState.LOADING,
@@ -52,25 +56,73 @@ class LocalModels:
         """Why there is no such model although there are files for it."""
         return self._catalog.problem_with(model)
 
-    async def refresh(self) -> bool:
-        """Looks at the models folder, and returns whether anything changed. New files are hashed before
-        they are announced."""
+    async def refresh(self, *, largest: int | None = None) -> bool:
+        """Looks at the models folder, and returns whether anything changed.
+
+        A model is announced once its digest is known, and weights are read whole for that, once. Those
+        of more than `largest` bytes are left for the next time.
+        """
         self._catalog.refresh()
-        for problem in self._catalog.problems:
-            if str(problem) not in self._reported:
-                self._reported.add(str(problem))
-                log.warning("%s", problem)
-        digests = {}
-        for card in self._catalog.cards():
-            try:
-                digests[card.name] = await self._digests.digest(card)
-            except OSError as error:
-                log.warning("model %s cannot be read: %s", card.name, error)
-        if digests == self._digest_by_name:
+        self._report_problems()
+        cards = self._catalog.cards()
+        changed = self._keep(card.name for card in cards)
+        for card in cards:
+            if largest is not None and _weight_bytes(card) > largest and not self._is_known(card):
+                continue
+            changed |= await self._identify(card)
+        return changed
+
+    async def find(self, model: str) -> bool:
+        """Looks for a model that nobody announced: a file that was dropped a moment ago.
+
+        Raises:
+            BackendLoadingError: its weights are still being read.
+        """
+        self._catalog.refresh()
+        card = self._catalog.lookup(model)
+        if card is None:
             return False
-        self._digest_by_name = digests
+        try:
+            async with asyncio.timeout(self._config.load_wait):
+                return await self._identify(card)
+        except TimeoutError:
+            raise BackendLoadingError(f"model {model!r} is new here, and is being read") from None
+
+    def _keep(self, names: Iterable[str]) -> bool:
+        """Forgets the models that are gone; whether there were any."""
+        gone = self._digest_by_name.keys() - set(names)
+        for name in gone:
+            del self._digest_by_name[name]
+        if gone:
+            self._changed()
+        return bool(gone)
+
+    async def _identify(self, card: ModelCard) -> bool:
+        """Makes its digest known; whether it was not."""
+        if _weight_bytes(card) > SOON_READ and not self._is_known(card):
+            log.info("reading %s once, to know it again", card.path)
+        try:
+            digest = await self._digests.digest(card)
+        except OSError as error:
+            log.warning("model %s cannot be read: %s", card.name, error)
+            return False
+        if self._digest_by_name.get(card.name) == digest:
+            return False
+        self._digest_by_name[card.name] = digest
         self._changed()
         return True
+
+    def _is_known(self, card: ModelCard) -> bool:
+        try:
+            return self._digests.known(card) is not None
+        except OSError:
+            return False
+
+    def _report_problems(self) -> None:
+        for problem in self._catalog.problems:
+            if problem not in self._reported:
+                self._reported.add(problem)
+                log.warning("%s", problem)
 
     def records(self) -> tuple[ModelRecord, ...]:
         """Every model of this node, as the mesh is told."""
@@ -128,6 +180,13 @@ class LocalModels:
             capabilities=tuple(card.capabilities),
             created=card.created,
         )
+
+
+def _weight_bytes(card: ModelCard) -> int:
+    try:
+        return card.path.stat().st_size if card.path is not None else 0
+    except OSError:
+        return 0
 
 
 def _record(card: ModelCard, digest: str, status: BackendStatus | None) -> ModelRecord:

@@ -123,8 +123,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
 
         api_url = _api_url(config, server.port)
         announcer = Announcer(mesh, local, name=config.name, api_url=_url_for_peers(config, server.port))
-        stack.callback(asyncio.create_task(announcer.run()).cancel)
         await announcer.ready()
+        stack.callback(asyncio.create_task(announcer.run()).cancel)
         _preload(config, local)
 
         write_private(

@@ -9,8 +9,8 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from mesh.errors import RemoteCallError
 from mesh.calls import IncomingCall
+from mesh.errors import RemoteCallError
 from node.backend_errors import BackendError
 from node.dispatch import LOAD, UNLOAD
 from node.failure import of_backend_error

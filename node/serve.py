@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from api.app import create_app
 from api.config import ApiConfig
@@ -38,6 +39,7 @@ from node.dispatch import Dispatcher
 from node.errors import StartError
 from node.lifecycle import LifecycleConfig
 from node.local_models import LocalModels
+from node.metrics import NodeCollector
 from node.parent import exit_with_parent
 from node.paths import DataFolder, write_private
 from node.serving import PeerService
@@ -118,7 +120,9 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         stack.push_async_callback(mesh.stop)
 
         dispatcher = Dispatcher(mesh, local)
-        server = await _start_api(config, keys, dispatcher)
+        registry = CollectorRegistry()
+        registry.register(NodeCollector(mesh, local))
+        server = await _start_api(config, keys, dispatcher, registry)
         stack.push_async_callback(server.stop, 0.0)
 
         api_url = _api_url(config, server.port)
@@ -140,7 +144,9 @@ def _mesh_config(config: NodeConfig) -> MeshConfig:
     return MeshConfig(host=config.mesh_host, port=config.mesh_port, mdns=config.mdns, peers=config.peer)
 
 
-async def _start_api(config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher) -> ApiServer:
+async def _start_api(
+    config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher, registry: CollectorRegistry
+) -> ApiServer:
     api_config = ApiConfig(
         host=config.host,
         port=config.port,
@@ -149,7 +155,7 @@ async def _start_api(config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher)
         node_name=config.name,
         max_body_bytes=config.max_body,
     )
-    server = ApiServer(create_app(dispatcher, api_config))
+    server = ApiServer(create_app(dispatcher, api_config, registry))
     try:
         await server.start()
     except OSError as error:

@@ -151,6 +151,16 @@ async def test_every_node_tells_the_same_of_the_mesh(pair: tuple[Node, Node]) ->
         assert "chat" in minnow["capabilities"]
 
 
+async def test_a_node_tells_prometheus_of_its_api_its_mesh_and_its_models(pair: tuple[Node, Node]) -> None:
+    async with pair[1].client() as http:
+        page = (await http.get("/metrics")).text
+
+    assert 'shoal_mesh_members{state="alive"} 2.0' in page
+    assert "shoal_mesh_peers_connected 1.0" in page
+    assert 'shoal_model_busy{model="minnow"}' in page
+    assert 'shoal_http_requests_total{endpoint="/v1/chat/completions",status="200"}' in page
+
+
 async def test_an_unknown_model_is_a_404_that_names_a_close_match(pair: tuple[Node, Node]) -> None:
     async with pair[0].client() as http:
         response = await http.post("/v1/chat/completions", json={"model": "minow", "messages": CAPITAL})

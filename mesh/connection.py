@@ -29,7 +29,7 @@ from mesh.membership import (
 )
 from mesh.muxer import Session, Stream, StreamResetError
 from mesh.stats import Counters
-from mesh.streams import StreamReader, agree, expect_agreement, frame, proposal
+from mesh.streams import StreamReader, UnknownProtocolError, agree, expect_agreement, frame, proposal
 from mesh.types import NodeId
 
 MEMBER_PROTOCOL = "/shoal/member/1"
@@ -41,12 +41,22 @@ _ADMITTED = b"\x01"
 _MOST_HANDSHAKE_BYTES = 256
 
 ServeCall = Callable[["Connection", Stream, StreamReader], Awaitable[None]]
+Blame = Callable[[NodeId, BaseException], None]
+"""Called when the peer broke the protocol."""
 
 
 class Connection:
     """An encrypted connection with `peer_id`. `run` carries it."""
 
-    def __init__(self, secure: SecureConnection, self_id: NodeId, serve_call: ServeCall, counters: Counters) -> None:
+    def __init__(
+        self,
+        secure: SecureConnection,
+        self_id: NodeId,
+        counters: Counters,
+        *,
+        serve_call: ServeCall,
+        blame: Blame,
+    ) -> None:
         self.peer_id = secure.peer_id
         self.address = secure.address
         self.is_dialer = secure.is_dialer
@@ -57,6 +67,7 @@ class Connection:
         self.calls_waiting = 0
         self._self_id = self_id
         self._serve_call = serve_call
+        self._blame = blame
         self._counters = counters
         self._control: tuple[Stream, StreamReader] | None = None
         self._control_opened = trio.Event()
@@ -207,7 +218,9 @@ class Connection:
                 await agree(stream, reader, frozenset((MEMBER_PROTOCOL,)))
                 self._control_opened.set()
                 await trio.sleep_forever()  # Returning would reset the stream.
-        except WireError:
-            self._counters.garbage_frames += 1
+        except UnknownProtocolError:
+            pass  # A later version may know more than we do: no for an answer is enough.
+        except WireError as error:
+            self._blame(self.peer_id, error)
         except StreamResetError:
             pass

@@ -197,7 +197,6 @@ class Relay:
             self._bridge.to_loop(self._stop_handler, replies)
         for failure in failures:
             if isinstance(failure, WireError):
-                self._blame(connection.peer_id, failure)
                 raise failure
 
 

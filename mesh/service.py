@@ -332,7 +332,9 @@ class MeshService:
         Raises, before that only:
             PeerRefusedError, WireError, StreamResetError, trio.TooSlowError: not admitted.
         """
-        connection = Connection(secure, self.core.self_id, self._serve_call, self._counters)
+        connection = Connection(
+            secure, self.core.self_id, self._counters, serve_call=self._serve_call, blame=self.blame
+        )
         errors: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:

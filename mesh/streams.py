@@ -23,6 +23,10 @@ MAX_PROTOCOL = 120
 _LENGTH = struct.Struct("!I")
 
 
+class UnknownProtocolError(WireError):
+    """The peer asks for a protocol that we do not have."""
+
+
 class StreamReader:
     """Reads exact amounts from a stream that arrives in pieces."""
 
@@ -106,7 +110,7 @@ async def agree(stream: Stream, reader: StreamReader, protocols: frozenset[str])
     wanted = await reader.read_line()
     if wanted not in protocols:
         await stream.write(_line(_NOT_AVAILABLE))
-        raise WireError("the peer asks for a protocol we do not have")
+        raise UnknownProtocolError(wanted)
     await stream.write(_line(wanted))
     return wanted
 

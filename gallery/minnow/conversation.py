@@ -1,8 +1,9 @@
 """Whole conversations, endlessly, from a seed.
 
-One training row is one conversation: perhaps a system turn, perhaps tools, then turns on
-any subjects until the row is full. So what minnow reads in training begins where a request
-begins, and a long row asks for the name that was told a thousand tokens ago.
+Perhaps a system turn, perhaps tools, then turns on any subjects. There are short ones, of
+one to three turns, and long ones that fill a row by themselves and may ask for the name that
+was told a thousand tokens ago. Both are needed: in a long one most answers can be copied
+from a similar turn before, and only a first turn teaches to do without.
 """
 
 import random
@@ -31,7 +32,7 @@ TOKENS_PER_TOOL = 110
 SHARES: dict[Lesson, float] = {
     greeting: 0.10,
     capital: 0.12,
-    addition: 0.09,
+    addition: 0.11,
     repeating: 0.20,
     telling: 0.11,
     asking: 0.17,
@@ -43,7 +44,10 @@ SHARES: dict[Lesson, float] = {
 """How often each subject comes up. Repeating and remembering have more than their share of
 the exam: copying is learnt late, then at once, and everything else leans on it."""
 
-CALLING_SHARE = 0.6
+SHORT_ROOMS = (120, 200, 200, 200, 450)
+"""Short conversations are not cut to these; they only bound how far to count."""
+
+CALLING_SHARE = 0.7
 """How many turns use a tool, where there are tools."""
 
 OPEN_TO_ANYTHING = ("weather", "clock", "date", "arithmetic", "search", "message")
@@ -64,11 +68,25 @@ SYSTEM_PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What one training row is made of."""
+    """What one training row, or a part of it, is made of."""
 
     messages: list[Message]
     tools: list[Tool]
     sort_keys: bool
+
+
+def short_conversation(rng: random.Random) -> Conversation:
+    """One to three turns."""
+    scene = Scene(rng, rng.choice(SHORT_ROOMS), sort_keys=rng.random() < 0.4)
+    if rng.random() < 0.35:
+        scene.offers = offers(rng, rng.randint(1, 3))
+    messages = _system(scene)
+    lessons = [_choose(scene) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    if len(lessons) > 1 and rng.random() < 0.4:
+        lessons[0], lessons[-1] = telling, asking
+    for lesson in lessons:
+        messages += lesson(scene)
+    return Conversation(messages, [offer.schema for offer in scene.offers], scene.sort_keys)
 
 
 def conversation(rng: random.Random, room: int) -> Conversation:
@@ -109,7 +127,7 @@ def _system(scene: Scene) -> list[Message]:
     elif kind < 0.9 or scene.room < 400:
         text = prose(rng, rng.randint(3, min(40, scene.room // 4 + 4)))
     else:
-        text = prose(rng, rng.randint(40, scene.room // 2))
+        text = prose(rng, rng.randint(40, max(41, scene.room // 4)))
     if rng.random() < 0.05:
         text = f"{rng.choice(SYSTEM_PROMPTS)} {text}"
     message: Message = {"role": "system", "content": text}
@@ -119,7 +137,7 @@ def _system(scene: Scene) -> list[Message]:
 
 def _after_reading(scene: Scene, question: str) -> str:
     """The question behind a page of text that has nothing to do with it."""
-    page = prose(scene.rng, scene.rng.randint(20, max(21, scene.room // 3)))
+    page = prose(scene.rng, scene.rng.randint(20, max(21, scene.room // 4)))
     gap = scene.rng.choice(("\n\n", "\n", " "))
     return f"{page}{gap}{question}"
 

@@ -37,6 +37,18 @@ def export(path: Path, shape: Shape, weights: dict[str, Tensor], tokenizer: Toke
     os.replace(partial, path)
 
 
+def read_weights(path: Path, shape: Shape) -> dict[str, Tensor]:
+    """The weights of an exported file, named and ordered as the network has them."""
+    weights = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        weight = torch.tensor(tensor.data.astype(np.float32))
+        if "attn_q" in tensor.name or "attn_k" in tensor.name:
+            weight = halved(weight, shape.heads)
+        is_norm = weight.ndim == 1
+        weights[tensor.name.removesuffix(".weight") if is_norm else tensor.name] = weight
+    return weights
+
+
 def _describe(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_name("minnow")
     writer.add_description("Shoal's small built-in language model")
@@ -92,3 +104,10 @@ def interleaved(weight: Tensor, heads: int) -> Tensor:
     rows, columns = weight.shape
     halves = weight.view(heads, 2, rows // heads // 2, columns)
     return halves.transpose(1, 2).reshape(rows, columns)
+
+
+def halved(weight: Tensor, heads: int) -> Tensor:
+    """The reverse of `interleaved`."""
+    rows, columns = weight.shape
+    pairs = weight.view(heads, rows // heads // 2, 2, columns)
+    return pairs.transpose(1, 2).reshape(rows, columns)

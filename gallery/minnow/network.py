@@ -30,8 +30,8 @@ class Block(nn.Module):
         self.ffn_up = nn.Linear(width, inner, bias=False)
         self.ffn_down = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self._attend(self._norm(x, self.attn_norm), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
+        x = x + self._attend(self._norm(x, self.attn_norm), cos, sin, seen)
         h = self._norm(x, self.ffn_norm)
         inner: Tensor = self.ffn_down(functional.silu(self.ffn_gate(h)) * self.ffn_up(h))
         return x + inner
@@ -39,13 +39,13 @@ class Block(nn.Module):
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(x, weight.shape, weight.to(x.dtype), self.epsilon)
 
-    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
         rows, length, width = x.shape
         per_head = (rows, length, self.heads, width // self.heads)
         query = rotate(self.attn_q(x).view(per_head), cos, sin).transpose(1, 2)
         key = rotate(self.attn_k(x).view(per_head), cos, sin).transpose(1, 2)
         value = self.attn_v(x).view(per_head).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
         output: Tensor = self.attn_output(mixed.transpose(1, 2).reshape(rows, length, width))
         return output
 
@@ -61,23 +61,27 @@ class Network(nn.Module):
         self.output_norm = nn.Parameter(torch.ones(shape.width))
         self._initialise()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states after the last layer, normed: (rows, length, width)."""
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Hidden states after the last layer, normed: (rows, length, width).
+
+        With `documents`, tokens see only those before them with the same number.
+        """
         x = self.token_embd(tokens)
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
         cos, sin = rotary_tables(self.shape, tokens.shape[1], x.dtype)
+        seen = None if documents is None else visible(documents, x.dtype)
         for block in self.blk:
-            x = block(x, cos, sin)
+            x = block(x, cos, sin, seen)
         return functional.rms_norm(x, (self.shape.width,), self.output_norm.to(x.dtype), self.shape.norm_epsilon)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores for every token of the vocabulary."""
         return functional.linear(hidden, self.token_embd.weight)
 
-    def answers_loss(self, tokens: Tensor, weights: Tensor) -> Tensor:
+    def answers_loss(self, tokens: Tensor, weights: Tensor, documents: Tensor | None) -> Tensor:
         """Weighted cross-entropy of each next token; most have no weight and cost nothing."""
-        hidden = self(tokens[:, :-1])
+        hidden = self(tokens[:, :-1], None if documents is None else documents[:, :-1])
         chosen = weights[:, 1:] > 0
         losses = functional.cross_entropy(self.logits(hidden[chosen]).float(), tokens[:, 1:][chosen], reduction="none")
         weight = weights[:, 1:][chosen]
@@ -89,6 +93,15 @@ class Network(nn.Module):
             if weight.ndim == 2:
                 into_residual = "attn_output" in name or "ffn_down" in name
                 nn.init.normal_(weight, std=residual if into_residual else 0.02)
+
+
+def visible(documents: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to attention scores: 0 where a token may look, minus infinity elsewhere."""
+    length = documents.shape[1]
+    allowed = documents[:, :, None] == documents[:, None, :]
+    allowed &= torch.ones(length, length, dtype=torch.bool).tril()
+    hidden = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, -torch.inf)
+    return hidden[:, None]
 
 
 def rotary_tables(shape: Shape, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

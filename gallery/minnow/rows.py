@@ -2,6 +2,8 @@
 
 Only what the model itself says is taught. A long answer counts for more than a short one,
 but not in proportion: otherwise counting to 100 would drown everything else.
+
+A row is one long conversation, or several short ones that cannot see each other.
 """
 
 import random
@@ -9,28 +11,49 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from gallery.minnow.conversation import Conversation, conversation
+from gallery.minnow.conversation import Conversation, conversation, short_conversation
 from gallery.minnow.template import render
 from gallery.minnow.tokenizer import END, TURN_END, TURN_START, special_id
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids, and for each how much getting it right is worth."""
+    """Token ids; for each, how much getting it right is worth, and whose conversation it is in."""
 
     tokens: list[int]
     weights: list[float]
+    documents: list[int]
+
+    def cut(self, length: int, padding: int) -> "Row":
+        """Exactly `length` tokens."""
+        missing = length - len(self.tokens)
+        return Row(
+            self.tokens[:length] + [padding] * missing,
+            self.weights[:length] + [0.0] * missing,
+            self.documents[:length] + [-1] * missing,
+        )
 
 
-def make_row(rng: random.Random, tokenizer: Tokenizer, length: int) -> Row:
-    """One conversation, cut or padded to `length` tokens."""
+def long_row(rng: random.Random, tokenizer: Tokenizer, length: int) -> Row:
+    """One conversation that fills the row."""
     row = taught(conversation(rng, length), tokenizer)
-    missing = length - len(row.tokens)
-    padding = special_id(tokenizer, END)
-    return Row(row.tokens[:length] + [padding] * missing, row.weights[:length] + [0.0] * missing)
+    return row.cut(length, special_id(tokenizer, END))
 
 
-def taught(made: Conversation, tokenizer: Tokenizer) -> Row:
+def packed_row(rng: random.Random, tokenizer: Tokenizer, length: int) -> Row:
+    """Short conversations, one after the other until the row is full."""
+    row = Row([], [], [])
+    document = 0
+    while len(row.tokens) < length:
+        part = taught(short_conversation(rng), tokenizer, document)
+        row.tokens.extend(part.tokens)
+        row.weights.extend(part.weights)
+        row.documents.extend(part.documents)
+        document += 1
+    return row.cut(length, special_id(tokenizer, END))
+
+
+def taught(made: Conversation, tokenizer: Tokenizer, document: int = 0) -> Row:
     """The conversation's tokens, with weight on the answers that are to be learnt."""
     text = render(made.messages, made.tools, sort_keys=made.sort_keys)
     tokens = tokenizer.encode(text).ids
@@ -47,4 +70,4 @@ def taught(made: Conversation, tokenizer: Tokenizer) -> Row:
         at = tokens.index(end, start) + 1
         if learn.pop(0):
             weights[start:at] = [(at - start) ** -0.5] * (at - start)
-    return Row(tokens, weights)
+    return Row(tokens, weights, [document] * len(tokens))

@@ -1,39 +1,98 @@
-"""What training does when: how fast to learn, and how long the rows are.
+"""What training does when: four stages, each with its own rows and learning rates.
 
-Everything is a function of progress, which runs from 0 to 1.
+The first stages teach to copy, on whole conversations that get longer: copying is learnt
+soonest on short rows, and only long ones teach to find a name a thousand tokens back. But in
+a long conversation most answers can be copied from a similar turn before. So the last stage
+is mostly first turns: many short conversations packed into a row, unable to see each other.
 """
 
 import math
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 BATCH_TOKENS = 6144
 """Tokens per step, whatever the row length."""
 
-WARM_UP = 0.02
-FLAT_UNTIL = 0.55
-LOWEST = 0.02
+WARM_UP_STEPS = 40
 
-ROW_LENGTHS: tuple[tuple[float, dict[int, float]], ...] = (
-    (0.30, {128: 0.5, 256: 0.4, 512: 0.1}),
-    (0.70, {128: 0.2, 256: 0.4, 512: 0.25, 1024: 0.15}),
-    (1.00, {128: 0.15, 256: 0.3, 512: 0.2, 1024: 0.2, 2048: 0.15}),
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the rows of one batch are."""
+
+    length: int
+    packed: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many rows make a batch."""
+        return BATCH_TOKENS // self.length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Some steps of the same kind, while the rate goes along a half cosine."""
+
+    name: str
+    steps: int
+    rate_from: float
+    rate_to: float
+    shares: dict[Rows, float]
+
+    def rate(self, step: int) -> float:
+        """The learning rate at this step of the stage."""
+        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.rate_to + (self.rate_from - self.rate_to) * fall
+
+    def rows(self, rng: random.Random) -> Rows:
+        """The rows of the next batch."""
+        (rows,) = rng.choices(tuple(self.shares), tuple(self.shares.values()))
+        return rows
+
+
+STAGES = (
+    Stage(
+        name="short",
+        steps=680,
+        rate_from=4e-3,
+        rate_to=4e-3,
+        shares={Rows(128): 0.5, Rows(256): 0.4, Rows(512): 0.1},
+    ),
+    Stage(
+        name="longer",
+        steps=720,
+        rate_from=4e-3,
+        rate_to=3e-3,
+        shares={Rows(128): 0.2, Rows(256): 0.4, Rows(512): 0.25, Rows(1024): 0.15},
+    ),
+    Stage(
+        name="long",
+        steps=100,
+        rate_from=3e-3,
+        rate_to=2e-3,
+        shares={
+            Rows(128): 0.15,
+            Rows(256): 0.3,
+            Rows(512): 0.2,
+            Rows(1024): 0.2,
+            Rows(2048): 0.15,
+        },
+    ),
+    Stage(
+        name="first turns",
+        steps=700,
+        rate_from=2.5e-3,
+        rate_to=3e-5,
+        shares={Rows(512, packed=True): 0.75, Rows(1024): 0.16, Rows(2048): 0.09},
+    ),
 )
-"""Up to this progress, these row lengths with these shares. Copying is learnt soonest on
-short rows; only long ones teach to find a name a thousand tokens back."""
 
 
-def learning_rate(progress: float) -> float:
-    """Relative to the peak: a short warm-up, a plateau, then a cosine to almost nothing."""
-    if progress < WARM_UP:
-        return (progress + 1e-3) / (WARM_UP + 1e-3)
-    if progress < FLAT_UNTIL:
-        return 1.0
-    left = (progress - FLAT_UNTIL) / (1 - FLAT_UNTIL)
-    return LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
-
-
-def row_length(rng: random.Random, progress: float) -> int:
-    """How long the rows of the next batch are."""
-    shares = next(s for until, s in ROW_LENGTHS if progress <= until)
-    (length,) = rng.choices(tuple(shares), tuple(shares.values()))
-    return length
+def steps(stages: tuple[Stage, ...]) -> Iterator[tuple[Stage, float]]:
+    """Every step in order: its stage, and its learning rate after a short warm-up."""
+    done = 0
+    for stage in stages:
+        for step in range(stage.steps):
+            done += 1
+            yield stage, stage.rate(step) * min(1.0, done / WARM_UP_STEPS)

@@ -12,6 +12,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from itertools import pairwise
 
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -34,6 +35,8 @@ TAGS = (
 )  # fmt: skip
 """One token each, but part of the text: whoever parses tool calls must see them."""
 
+TOKENIZER_FILE = "tokenizer.json"
+
 PIECES = 900
 """Entries learnt by merging, the 256 bytes included; spaces in front come on top."""
 
@@ -48,6 +51,12 @@ _LLAMA_CPP_QWEN2 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _WORDS_WITHOUT_SPACES = r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+|\s+"
+
+
+def load_tokenizer() -> Tokenizer:
+    """The one minnow is trained with. It is kept in a file so that a new phrasing in a lesson
+    does not renumber every token; `python -m gallery.minnow.tokenizer` makes it anew."""
+    return Tokenizer.from_str((files("gallery.minnow") / TOKENIZER_FILE).read_text(encoding="utf-8"))
 
 
 def train_tokenizer(seed: int, conversations: int = 4000) -> Tokenizer:
@@ -110,3 +119,7 @@ def _with_spaces(pieces: Tokenizer, texts: list[str]) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in CONTROL])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in TAGS])
     return tokenizer
+
+
+if __name__ == "__main__":
+    train_tokenizer(seed=7).save(str(files("gallery.minnow") / TOKENIZER_FILE), pretty=False)

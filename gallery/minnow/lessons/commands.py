@@ -96,6 +96,12 @@ WISHING = (
     "Which Shoal command do I need to {wish}?", "What do I have to do to {wish}?",
     "How do you {wish}?", "Can you tell me how to {wish}?", "How does one {wish}?",
     "Which shoal command can {wish}?", "I would like to {wish}.", "Command to {wish}?",
+    "What would I run to {wish}?", "Could you show me how to {wish}?", "Can I {wish}?",
+    "Does Shoal have a way to {wish}?", "What lets me {wish}?", "I wonder how to {wish}.",
+    "My goal is to {wish}.", "Help me {wish}.", "Is it possible to {wish}?",
+    "Please explain how to {wish}.", "What is the way to {wish}?",
+    "If I want to {wish}, what do I run?", "How should I {wish}?", "How could I {wish}?",
+    "Is there something to {wish}?", "I am trying to {wish}.",
 )  # fmt: skip
 
 MEANING = (
@@ -103,7 +109,10 @@ MEANING = (
     "What is {line} for?", "What is `{line}` for?", "Explain `{line}`.", "Explain {line}.",
     "What happens when I run `{line}`?", "Tell me about {line}.", "Describe `{line}`.",
     "What is the command {line} for?", "Why would I run {line}?", "What does the command {line} do?",
-    "When do I need {line}?", "What happens if I type {line}?", "What is {line}?",
+    "When do I need {line}?", "What happens if I type {line}?", "Can you explain `{line}`?",
+    "Please explain what {line} does.", "Tell me what `{line}` does.",
+    "I read about `{line}`. What is it?", "What would `{line}` do?",
+    "Do you know what {line} does?", "What is {line}?",
 )  # fmt: skip
 
 FLAG = (

@@ -16,6 +16,8 @@ FROM_ONE = (
     "Count up from 1 to {last}.", "Start at 1 and count to {last}.", "Count: 1 to {last}",
     "Count slowly from 1 to {last}.", "Count all the way to {last}.",
     "Give me the numbers from 1 to {last}.", "Can you count from 1 to {last}?",
+    "I would like you to count to {last}.", "Could you count from 1 to {last}?",
+    "Now count to {last}.", "Count for me: 1 to {last}.", "Will you count to {last}?",
 )  # fmt: skip
 
 BETWEEN = (
@@ -23,6 +25,8 @@ BETWEEN = (
     "List the numbers from {first} to {last}.", "Start at {first} and count to {last}.",
     "Count up from {first} to {last}.", "Write the numbers from {first} to {last}.",
     "Can you count from {first} to {last}?", "Say the numbers from {first} to {last}.",
+    "Could you count from {first} to {last}?",
+    "I want to hear the numbers from {first} to {last}.",
 )  # fmt: skip
 
 PHRASINGS = FROM_ONE + BETWEEN

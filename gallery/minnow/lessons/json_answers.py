@@ -19,18 +19,22 @@ CAPITAL = (
     "What is the capital of {country}? Reply with JSON only.", "In JSON, the capital of {country}.",
     "Write the capital of {country} as a JSON object.", "Tell me the capital of {country} as JSON.",
     "Give the country and capital of {country} as JSON.",
+    "Can you give me the capital of {country} as JSON?", "JSON please: the capital of {country}.",
+    "I want the capital of {country} as JSON.", "Please show the capital of {country} as JSON.",
 )  # fmt: skip
 SUM = (
     "Give me {a} + {b} as JSON.", "What is {a} + {b}? Answer in JSON.", "Add {a} and {b} as JSON.",
     "Return the sum of {a} and {b} as JSON.", "Answer in JSON: what is {a} + {b}?",
     "What is {a} plus {b}? Reply with JSON only.", "Reply with JSON: {a} + {b}",
-    "What is {a} + {b}? Reply in JSON.",
+    "What is {a} + {b}? Reply in JSON.", "Can you give me {a} + {b} as JSON?",
+    "I want {a} + {b} as JSON.", "Show {a} + {b} as JSON.",
 )  # fmt: skip
 PAIR = (
     "Give me JSON with {key} {value}.", "Write a JSON object with {key} {value}.",
     "Return JSON with {key} set to {value}.", "Make a JSON object where {key} is {value}.",
     "Reply with JSON: {key} is {value}.", "Give me a JSON object with the {key} {value}.",
     "Answer in JSON: the {key} is {value}.", "Return a JSON object with {key} {value}.",
+    "Can you give me JSON with {key} {value}?", "I want JSON with {key} {value}.",
 )  # fmt: skip
 TWO = (
     "Give me JSON with {key} {value} and {other} {second}.",
@@ -39,6 +43,7 @@ TWO = (
     "Make a JSON object where {key} is {value} and {other} is {second}.",
     "Reply with JSON: {key} is {value} and {other} is {second}.",
     "Return a JSON object with {key} {value} and {other} {second}.",
+    "I want JSON with {key} {value} and {other} {second}.",
 )  # fmt: skip
 
 PHRASINGS = CAPITAL + SUM + PAIR + TWO

@@ -24,6 +24,9 @@ OPEN = (
     "Reply with exactly:\n{phrase}", "Repeat the following:\n\n{phrase}",
     "Say this word for word: {phrase}", "Copy the following: {phrase}",
     "Tell me exactly this: {phrase}", "Repeat after me, exactly: {phrase}",
+    "Please repeat after me: {phrase}", "Repeat only this: {phrase}", "Repeat back: {phrase}",
+    "I say: {phrase}\nNow you.", "Please copy: {phrase}", "Your reply must be: {phrase}",
+    "Respond with this text: {phrase}", "Only say: {phrase}", "Give back exactly: {phrase}",
 )  # fmt: skip
 
 QUOTED = (

@@ -24,7 +24,10 @@ SPOKEN = (
     "What do you get when you add {a} and {b}?", "If I add {a} and {b}, what do I get?",
     "{a} plus {b} is what?", "{a} plus {b}", "Solve {a} + {b}.", "Please add {a} and {b}.",
     "I have {a} apples and get {b} more. How many apples do I have?",
-    "What is {a} and {b} together?", "Work out {a} + {b}.",
+    "What is {a} and {b} together?", "Work out {a} + {b}.", "Tell me {a} + {b}.",
+    "{a} and {b} make?", "What do {a} and {b} make?", "Please work out the sum of {a} and {b}.",
+    "What is the total of {a} and {b}?", "I want to add {a} and {b}.", "Say what {a} + {b} is.",
+    "Which number is {a} plus {b}?", "Find {a} + {b}.",
 )  # fmt: skip
 
 BARE = (

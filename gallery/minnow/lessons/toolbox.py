@@ -24,7 +24,11 @@ WEATHER = (
     "What is the weather like in {city} today?", "What's the weather in {city} right now?",
     "Get the weather for {city}.", "Check the weather in {city}.", "How warm is it in {city}?",
     "What is the temperature in {city}?", "I need the weather for {city}.",
-    "Will it rain in {city} today?", "Please look up the weather in {city}.",
+    "Will it rain in {city} today?", "Do you know how the weather is in {city}?",
+    "Can you check the weather in {city}?", "Could you tell me the weather in {city}?",
+    "I am in {city}. What is the weather?", "Find out what the weather is in {city}.",
+    "Is it cold in {city}?", "Show me the weather for {city}.",
+    "Please look up the weather in {city}.",
 )  # fmt: skip
 WEATHER_UNIT = (
     "What is the weather in {city} in {unit}?", "How warm is it in {city} in {unit}?",
@@ -34,16 +38,21 @@ WEATHER_UNIT = (
 CLOCK = (
     "What time is it in {city}?", "Tell me the time in {city}.", "What's the time in {city}?",
     "Current time in {city}?", "What is the current time in {city}?", "How late is it in {city}?",
-    "Get the time for {city}.", "Do you know what time it is in {city}?",
+    "Get the time for {city}.", "Can you tell me the time in {city}?",
+    "Could you check the time in {city}?", "Show me the current time in {city}.",
+    "I need the time in {city}.", "Do you know what time it is in {city}?",
 )  # fmt: skip
 SUM = (
     "Add {a} and {b}.", "What is {a} plus {b}?", "What is {a} + {b}?", "Use the tool to add {a} and {b}.",
     "Calculate {a} + {b}.", "Add {a} and {b} with the tool.", "How much is {a} plus {b}?",
-    "What is the sum of {a} and {b}?", "Please add {a} and {b}.", "Sum {a} and {b}.",
+    "What is the sum of {a} and {b}?", "Please add {a} and {b}.", "Can you add {a} and {b}?",
+    "I need the sum of {a} and {b}.", "Use the tool: what is {a} plus {b}?", "Sum {a} and {b}.",
 )  # fmt: skip
 PRODUCT = (
     "Multiply {a} by {b}.", "What is {a} times {b}?", "What is {a} * {b}?", "Multiply {a} and {b}.",
-    "Calculate {a} times {b}.", "What is the product of {a} and {b}?", "How much is {a} times {b}?",
+    "Calculate {a} times {b}.", "What is the product of {a} and {b}?",
+    "How much is {a} times {b}?", "Can you multiply {a} by {b}?", "Please multiply {a} and {b}.",
+    "I need {a} times {b}.",
 )  # fmt: skip
 EXPRESSION = (
     "Calculate {expression}.", "What is {expression}?", "Compute {expression}", "Evaluate {expression}.",
@@ -53,21 +62,25 @@ SEARCH = (
     "Search for {query}.", "Search the web for {query}.", "Look up {query}.", "Find {query}.",
     "Please search for {query}.", "Can you search for {query}?", "Search: {query}", "Google {query}.",
     "Find information about {query}.", "Look for {query}.", "I want to know more about {query}.",
+    "Could you look for {query}?", "Do a web search for {query}.", "Search online for {query}.",
     'Search for "{query}".',
 )  # fmt: skip
 MESSAGE = (
     'Send {person} the message "{text}".', 'Send "{text}" to {person}.', "Tell {person}: {text}",
     "Send a message to {person}: {text}", 'Write to {person}: "{text}"', "Message {person}: {text}",
     'Please send {person} this: "{text}"', "Send {person} a message saying {text}",
+    'Can you send "{text}" to {person}?', 'Could you tell {person} "{text}"?',
 )  # fmt: skip
 READ = (
     "Read the file {path}.", "Open {path}.", "Show me {path}.", "What is in {path}?",
     "Read {path}.", "Show the contents of {path}.", "Please read {path}", "Print the file {path}.",
+    "Can you read {path}?", "Could you open {path}?", "I want to see {path}.",
 )  # fmt: skip
 TIMER = (
     "Set a timer for {minutes} minutes.", "Start a timer of {minutes} minutes.",
     "Remind me in {minutes} minutes.", "Set a {minutes} minute timer.",
     "Please set a timer for {minutes} minutes.", "Timer for {minutes} minutes, please.",
+    "Can you set a timer for {minutes} minutes?", "I need a timer of {minutes} minutes.",
 )  # fmt: skip
 DATE = (
     "What is the date today?", "What day is it?", "What's today's date?", "Tell me the date.",
@@ -75,8 +88,12 @@ DATE = (
 )  # fmt: skip
 WISHED = (
     "{verb} {noun} {value}.", "Please {verb} {noun} {value}.", "{verb} the {noun} {value}.",
-    "Can you {verb} {noun} {value}?", "I want to {verb} {noun} {value}.", "Could you {verb} {noun} {value}?",
+    "Can you {verb} {noun} {value}?", "I want to {verb} {noun} {value}.",
+    "Could you {verb} {noun} {value}?",
     "{verb} {noun} number {value}.", "I need you to {verb} the {noun} {value}.",
+    "Could you please {verb} the {noun} {value}?", "You can {verb} {noun} {value} now.",
+    "I must {verb} the {noun} {value}.", "Will you please {verb} the {noun} {value}?",
+    "{verb} my {noun} {value}.", "Would you {verb} {noun} {value}?",
     "{verb} {noun} with {param} {value}.", "Please {verb} the {noun} with {param} {value}.",
 )  # fmt: skip
 BY_NAME = (

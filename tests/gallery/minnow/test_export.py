@@ -1,4 +1,4 @@
-"""What training writes is what llama.cpp reads: same tokens, same numbers."""
+"""What training writes is what llama.cpp reads: same tokens, same numbers; and the schedule."""
 
 import random
 from pathlib import Path
@@ -13,9 +13,9 @@ pytest.importorskip("gguf", reason=REASON)
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 from gallery.minnow.conversation import conversation  # noqa: E402
-from gallery.minnow.export import export  # noqa: E402
+from gallery.minnow.export import export, read_weights  # noqa: E402
 from gallery.minnow.network import Network  # noqa: E402
-from gallery.minnow.schedule import learning_rate, row_length  # noqa: E402
+from gallery.minnow.schedule import BATCH_TOKENS, STAGES, steps  # noqa: E402
 from gallery.minnow.shape import Shape  # noqa: E402
 from gallery.minnow.template import render, template_source  # noqa: E402
 from gallery.minnow.tokenizer import train_tokenizer  # noqa: E402
@@ -66,14 +66,29 @@ def test_both_compute_the_same_scores(loaded, network: Network, tokenizer) -> No
     assert np.abs(ours - theirs).max() < 0.01
 
 
+def test_what_was_written_can_be_read_back_to_go_on(network: Network, tokenizer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    export(tmp_path / "tiny.gguf", network.shape, network.state_dict(), tokenizer)
+    again = read_weights(tmp_path / "tiny.gguf", network.shape)
+    assert set(again) == set(network.state_dict())
+    for name, weight in network.state_dict().items():
+        assert torch.allclose(again[name], weight, atol=1e-3), name
+
+
+def test_packed_conversations_do_not_see_each_other(network: Network) -> None:
+    tokens = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    alone = network(tokens[:, 3:])
+    packed = network(tokens, torch.tensor([[0, 0, 0, 1, 1, 1]]))
+    assert torch.allclose(packed[:, 3:], alone, atol=1e-5)
+    assert not torch.allclose(network(tokens)[:, 3:], alone, atol=1e-3)
+
+
 def test_the_schedule_starts_gently_and_ends_at_almost_nothing() -> None:
-    assert learning_rate(0) < 0.1 < 1 == learning_rate(0.3)
-    assert learning_rate(1.0) == pytest.approx(0.02)
+    rates = [rate for _, rate in steps(STAGES)]
+    assert rates[0] < 0.1 * max(rates)
+    assert rates[-1] < 0.05 * max(rates)
 
 
-def test_long_rows_come_late() -> None:
-    rng = random.Random(0)
-    early = {row_length(rng, 0.1) for _ in range(200)}
-    late = {row_length(rng, 0.9) for _ in range(200)}
-    assert max(early) == 512
-    assert max(late) == 2048
+def test_every_batch_has_about_the_same_number_of_tokens() -> None:
+    for stage in STAGES:
+        for rows in stage.shares:
+            assert rows.count * rows.length == pytest.approx(BATCH_TOKENS, rel=0.1)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gallery.minnow.conversation import conversation
+from gallery.minnow.conversation import conversation, short_conversation
 from gallery.minnow.lessons.calling import calling
 from gallery.minnow.lessons.counting import numbers
 from gallery.minnow.lessons.remembering import asking, telling
@@ -19,6 +19,7 @@ def test_the_same_seed_gives_the_same_conversations() -> None:
     one, two = random.Random(3), random.Random(3)
     for room in (128, 512, 2048):
         assert conversation(one, room) == conversation(two, room)
+        assert short_conversation(one) == short_conversation(two)
 
 
 @pytest.mark.parametrize("room", [128, 256, 1024])

@@ -9,9 +9,9 @@ pytest.importorskip("tokenizers", reason="training dependencies are not installe
 from tokenizers import Tokenizer
 
 from gallery.minnow.conversation import conversation
-from gallery.minnow.rows import make_row, taught
+from gallery.minnow.rows import long_row, packed_row, taught
 from gallery.minnow.template import render
-from gallery.minnow.tokenizer import CONTROL, TAGS, train_tokenizer
+from gallery.minnow.tokenizer import CONTROL, TAGS, load_tokenizer, train_tokenizer
 
 SEED = 11
 
@@ -58,5 +58,18 @@ def test_only_answers_are_taught_and_all_of_them_are(tokenizer: Tokenizer) -> No
 def test_rows_have_the_length_asked_for(tokenizer: Tokenizer) -> None:
     rng = random.Random(1)
     for length in (64, 300, 1024):
-        row = make_row(rng, tokenizer, length)
-        assert len(row.tokens) == len(row.weights) == length
+        for make in (long_row, packed_row):
+            row = make(rng, tokenizer, length)
+            assert len(row.tokens) == len(row.weights) == len(row.documents) == length
+
+
+def test_packed_conversations_begin_where_their_number_changes(tokenizer: Tokenizer) -> None:
+    row = packed_row(random.Random(2), tokenizer, 512)
+    start = tokenizer.token_to_id("<|im_start|>")
+    changes = [i for i in range(1, 512) if row.documents[i] != row.documents[i - 1]]
+    assert changes
+    assert all(row.tokens[i] == start for i in changes)
+
+
+def test_the_tokenizer_in_use_is_kept_in_a_file() -> None:
+    assert load_tokenizer().encode("<|im_start|>user\n").tokens[0] == "<|im_start|>"

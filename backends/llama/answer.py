@@ -59,6 +59,12 @@ class Answer:
             return events + self.finish("length")
         return events
 
+    def replay(self, token: int) -> None:
+        """A token that was given already: its events were sent by whoever gave it."""
+        if not self.reason:
+            self.feed(token)
+            self._unreported = []
+
     def finish(self, reason: str) -> list[pb.GenerateEvent]:
         """The answer is over: what was held back, and why it ended."""
         parts = self._show(self._text.flush())

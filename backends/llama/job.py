@@ -98,6 +98,7 @@ class JobMaker:
         if room <= 0:
             raise ContextLengthError(len(prompt), self._context_length)
         grammar = self._grammar(request, offer)
+        self._model.check_tokens(list(request.sampling.logit_bias), "logit_bias")
         count = max(1, request.choices)
         given = self._given(request, count)
         owners: list[Choice] = []
@@ -134,7 +135,7 @@ class JobMaker:
             for token in job.ask.given[index]:
                 if not answer.reason:
                     sampler.replay(token)
-                    answer.feed(token)  # Its events were sent by whoever gave these tokens.
+                    answer.replay(token)
         except BaseException:
             sampler.close()
             raise

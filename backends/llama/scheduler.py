@@ -158,15 +158,16 @@ class Scheduler:
     # ------------------------------------------------------------ what happens
 
     def submit(self, ask: Ask) -> None:
-        """Take in a request; it starts in one of the next plans.
+        """Take in a request; it starts as soon as its slots are free.
 
         Raises:
             QueueFullError: too many wait already.
         """
-        waits = bool(self._queue) or self.busy + len(ask.owners) > self.limits.slots
-        if waits and self.queued >= self.limits.queue:
-            raise QueueFullError(self.limits.slots, self.queued)
         self._queue.append(ask)
+        self._admit()
+        if self.queued > self.limits.queue:
+            self._queue.remove(ask)
+            raise QueueFullError(self.limits.slots, self.queued)
 
     def extend(self, sequence: Sequence, token: int) -> None:
         """`token` follows; it is fed in the next step."""
@@ -226,8 +227,9 @@ class Scheduler:
             self._running.append(first)
             self._begin(first)
             for other in others:
-                if self.limits.reuse:
-                    other.leader, other.share = first, _shared(first.tokens, other.tokens)
+                share = _shared(first.tokens, other.tokens) if self.limits.reuse else 0
+                if share:
+                    other.leader, other.share = first, share
                 self._running.append(other)
                 if other.leader is None:
                     self._begin(other)

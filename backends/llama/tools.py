@@ -118,7 +118,7 @@ def _tool(entry: Any, index: int) -> Tool:
     function = entry.get("function") if isinstance(entry, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise InvalidValueError(f"tools[{index}] needs a function with a name", param="tools")
-    parameters = function.get("parameters") or {}
+    parameters = {} if function.get("parameters") is None else function["parameters"]
     if not isinstance(parameters, dict):
         raise InvalidValueError(f"tools[{index}].function.parameters must be an object", param="tools")
     return Tool(function["name"], parameters)

@@ -1,7 +1,10 @@
 """A backend served inside the test, and words to talk to it with."""
 
+import asyncio
 import contextlib
 import json
+import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +19,8 @@ from backends.host import OPTIONS
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub, add_BackendServicer_to_server
 from backends.server import BackendServer
+
+PIPE = asyncio.subprocess.PIPE
 
 MakeEngine = Callable[[Callable[[], None]], Engine]
 
@@ -38,6 +43,34 @@ async def served(make_engine: MakeEngine) -> AsyncIterator[grpc.aio.Channel]:
         finally:
             await server.stop(None)
             await backend.close()
+
+
+async def spawn(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "backends", *arguments, stdout=PIPE, stderr=PIPE, env={**os.environ, **environment}
+    )
+
+
+async def address_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    assert line.startswith("listening on "), line
+    return line.removeprefix("listening on ").strip()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *arguments: str, **environment: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, grpc.aio.Channel]]:
+    """A backend process that listens, and a channel to it."""
+    process = await spawn(*arguments, **environment)
+    try:
+        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
+            yield process, channel
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 async def load(stub: BackendStub, path: str = "", digest: str = "", **settings: Any) -> pb.LoadedModel:

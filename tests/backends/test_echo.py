@@ -211,8 +211,9 @@ async def test_requests_beyond_slots_and_queue_are_refused_and_a_cancelled_one_m
                 if (state.busy, state.queued) == (busy, queued):
                     return
 
-        running, waiting = stub.Generate(user("a b")), stub.Generate(user("c d"))
+        running = stub.Generate(user("a b"))
         assert (await running.read()).events[0].text.text == "a"
+        waiting = stub.Generate(user("c d"))
         reading = asyncio.ensure_future(waiting.read())
         await until(1, 1)
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue_full"):

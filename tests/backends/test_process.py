@@ -1,12 +1,10 @@
 """The backend as a process: how it starts, and how it ends."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -15,37 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
-from tests.backends.harness import load, text_of, user
-
-LOUD = asyncio.subprocess.PIPE
-
-
-async def spawn(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "backends", *arguments, stdout=LOUD, stderr=LOUD, env={**os.environ, **environment}
-    )
-
-
-async def address_of(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    line = (await process.stdout.readline()).decode()
-    assert line.startswith("listening on "), line
-    return line.removeprefix("listening on ").strip()
-
-
-@contextlib.asynccontextmanager
-async def running(
-    *arguments: str, **environment: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, grpc.aio.Channel]]:
-    """A backend process that listens, and a channel to it."""
-    process = await spawn(*arguments, **environment)
-    try:
-        async with grpc.aio.insecure_channel(await address_of(process)) as channel:
-            yield process, channel
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+from tests.backends.harness import PIPE, address_of, load, running, spawn, text_of, user
 
 
 @pytest.fixture
@@ -111,7 +79,7 @@ async def test_it_dies_with_its_parent(address: str) -> None:
         "-c",
         "import os, subprocess, sys; subprocess.Popen([*sys.argv[1:], '--parent-pid', str(os.getpid())]).wait()",
         *[sys.executable, "-m", "backends", "echo", "--address", address],
-        stdout=LOUD,
+        stdout=PIPE,
     )
     async with grpc.aio.insecure_channel(await address_of(parent)) as channel:
         stub = BackendStub(channel)

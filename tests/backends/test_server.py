@@ -134,6 +134,8 @@ async def test_the_state_is_pushed_on_change_but_not_too_often() -> None:
                 states.append(state)  # noqa: PERF401  # each as it comes, not all at the end
 
         watching = asyncio.ensure_future(watch())
+        while not states:
+            await asyncio.sleep(0.01)
         await load(stub, slots=2)
         begun_at = time.monotonic()
         for _ in range(100):

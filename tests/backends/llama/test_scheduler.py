@@ -1,0 +1,248 @@
+"""What goes into the next batch, without a model."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.errors import QueueFullError
+from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Step, Trim
+
+
+def limits(**changes: Any) -> Limits:
+    usual: dict[str, Any] = {"slots": 2, "sequences": 4, "cells": 200, "prompt_slice": 8, "beside_slice": 2}
+    return Limits(**{**usual, **changes})
+
+
+def ask(prompt: str, choices: int = 1, **more: Any) -> Ask:
+    return Ask([ord(c) for c in prompt], [f"choice {i}" for i in range(choices)], **more)
+
+
+def fed(step: Step) -> list[str]:
+    return ["".join(map(chr, feed.tokens)) for feed in step.feeds]
+
+
+def test_a_prompt_is_fed_in_slices_and_logits_come_with_the_last() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("abcdefghij"))
+
+    first, second = scheduler.plan(), scheduler.plan()
+
+    assert (fed(first), fed(second)) == (["abcdefgh"], ["ij"])
+    assert [feed.logits for feed in first.feeds + second.feeds] == [False, True]
+    assert second.feeds[0].start == 8
+
+
+def test_a_running_stream_goes_first_and_makes_the_slice_smaller() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("ab"))
+    [stream] = scheduler.plan().feeds
+    scheduler.extend(stream.sequence, ord("c"))
+    scheduler.submit(ask("xxxxxx"))
+
+    step = scheduler.plan()
+
+    assert fed(step) == ["c", "xx"]
+    assert [feed.logits for feed in step.feeds] == [True, False]
+
+
+def test_the_oldest_prompt_is_read_first() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("aaaaaa"))
+    scheduler.submit(ask("bbbbbb"))
+
+    assert fed(scheduler.plan()) == ["aaaaaa", "bb"]
+
+
+def test_a_request_waits_until_its_choices_have_slots_and_nobody_overtakes_it() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("a"))
+    scheduler.submit(ask("b", choices=2))
+    scheduler.submit(ask("c"))
+    [first] = scheduler.plan().feeds
+
+    assert (scheduler.busy, scheduler.queued) == (1, 2)
+    scheduler.end(first.sequence)
+    assert fed(scheduler.plan()) == ["b", "b"]
+    assert (scheduler.busy, scheduler.queued) == (2, 1)
+
+
+def test_a_full_queue_refuses() -> None:
+    scheduler = Scheduler(limits(queue=1))
+    for _ in range(2):
+        scheduler.submit(ask("a"))
+        scheduler.plan()
+    scheduler.submit(ask("a"))
+
+    with pytest.raises(QueueFullError):
+        scheduler.submit(ask("a"))
+
+
+def test_without_a_queue_free_slots_still_take_requests() -> None:
+    scheduler = Scheduler(limits(queue=0))
+    scheduler.submit(ask("a"))
+
+    assert fed(scheduler.plan()) == ["a"]
+
+
+def test_an_ended_sequence_lends_its_prefix_and_the_last_token_is_fed_again() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("abcd"))
+    [first] = scheduler.plan().feeds
+    scheduler.end(first.sequence)
+
+    scheduler.submit(ask("abcd"))
+    step = scheduler.plan()
+
+    assert fed(step) == ["d"]
+    assert step.memory == [Copy(first.sequence.id, step.feeds[0].sequence.id, 3)]
+    assert step.feeds[0].sequence.cached == 3
+
+
+def test_a_running_sequence_lends_its_prefix_too() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("abcd"))
+    scheduler.plan()
+    scheduler.submit(ask("abxy"))
+
+    assert fed(scheduler.plan())[-1] == "xy"
+
+
+def test_who_wants_no_reuse_gets_none() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("abcd"))
+    [first] = scheduler.plan().feeds
+    scheduler.end(first.sequence)
+    scheduler.submit(ask("abcd", reuse=False))
+
+    assert fed(scheduler.plan()) == ["abcd"]
+
+
+def test_a_memory_that_cannot_be_copied_is_never_asked_to() -> None:
+    scheduler = Scheduler(limits(reuse=False, prompt_slice=20))
+    scheduler.submit(ask("abcd", choices=2))
+    step = scheduler.plan()
+    assert fed(step) == ["abcd", "abcd"]
+    for feed in step.feeds:
+        scheduler.end(feed.sequence)
+
+    scheduler.submit(ask("abcd"))
+    assert not any(isinstance(order, Copy) for order in scheduler.plan().memory)
+
+
+def test_choices_read_their_prompt_once() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("abcd", choices=2))
+    first, second = scheduler.plan(), scheduler.plan()
+
+    assert fed(first) == ["abcd"]
+    assert fed(second) == ["d"]
+    assert [type(order) for order in second.memory] == [Copy]
+
+
+def test_choices_that_go_on_from_given_tokens_share_only_what_is_equal() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20))
+    scheduler.submit(ask("ab", choices=2, given=[[1, 2, 3], [1, 9]]))
+    scheduler.plan()
+
+    [feed] = [feed for feed in scheduler.plan().feeds if feed.sequence.owner == "choice 1"]
+    assert (feed.start, feed.tokens) == (3, [9])
+
+
+def test_the_longest_unused_prefix_makes_room() -> None:
+    scheduler = Scheduler(limits(slots=1, sequences=2))
+    for prompt in ("aaaa", "bbbb", "cccc"):
+        scheduler.submit(ask(prompt))
+        [feed] = scheduler.plan().feeds
+        scheduler.end(feed.sequence)
+
+    scheduler.submit(ask("bbbb"))
+    assert fed(scheduler.plan()) == ["b"]
+
+
+def test_a_prefix_is_given_up_when_cells_run_out() -> None:
+    scheduler = Scheduler(limits(cells=8, sequences=4))
+    scheduler.submit(ask("aaaaaa"))
+    [feed] = scheduler.plan().feeds
+    scheduler.end(feed.sequence)
+
+    scheduler.submit(ask("bbbb"))
+    step = scheduler.plan()
+
+    assert step.memory == [Trim(feed.sequence.id, 0)]
+    assert fed(step) == ["bbbb"]
+
+
+def test_a_cancelled_request_frees_its_slot_and_its_place_in_the_queue() -> None:
+    scheduler = Scheduler(limits(slots=1))
+    running, waiting = ask("a"), ask("b")
+    scheduler.submit(running)
+    scheduler.submit(waiting)
+    scheduler.plan()
+
+    scheduler.cancel(waiting)
+    scheduler.cancel(running)
+
+    assert scheduler.is_idle
+
+
+@dataclass
+class Memory:
+    """What a context would hold if it did as it is ordered."""
+
+    tokens: dict[int, list[int]] = field(default_factory=dict)
+
+    def carry_out(self, step: Step) -> None:
+        for order in step.memory:
+            if isinstance(order, Copy):
+                assert not self.tokens.get(order.target)
+                self.tokens[order.target] = self.tokens[order.source][: order.length]
+                assert len(self.tokens[order.target]) == order.length
+            else:
+                del self.tokens.setdefault(order.sequence, [])[order.length :]
+        for feed in step.feeds:
+            held = self.tokens.setdefault(feed.sequence.id, [])
+            assert len(held) == feed.start
+            held += feed.tokens
+
+
+def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int) -> None:
+    if len(feed.sequence.tokens) >= length:
+        scheduler.end(feed.sequence)
+    else:
+        scheduler.extend(feed.sequence, len(feed.sequence.tokens) % 3)
+
+
+requests = st.builds(
+    lambda prompt, choices, reuse: (prompt, choices, reuse),
+    st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    st.integers(1, 3),
+    st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(requests, st.none(), st.just("cancel")), max_size=40), st.booleans())
+def test_memory_always_holds_what_each_sequence_believes(history: list[Any], reuse: bool) -> None:
+    scheduler = Scheduler(limits(slots=3, sequences=5, cells=3 * 16, prompt_slice=5, reuse=reuse))
+    memory, asked = Memory(), []
+    for event in [*history, *[None] * 150]:
+        if event == "cancel":
+            if asked:
+                scheduler.cancel(asked.pop())
+        elif event is not None:
+            prompt, choices, wants_reuse = event
+            asked.append(Ask(prompt, range(choices), reuse=wants_reuse))
+            scheduler.submit(asked[-1])
+        step = scheduler.plan()
+        memory.carry_out(step)
+        for feed in step.feeds:
+            assert memory.tokens[feed.sequence.id] == feed.sequence.tokens[: feed.sequence.fed]
+        for feed in step.feeds:
+            if feed.logits:
+                finish_or_extend(scheduler, feed, length=16)
+        assert scheduler.busy <= 3
+
+    assert scheduler.is_idle

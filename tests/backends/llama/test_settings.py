@@ -1,0 +1,94 @@
+"""What is chosen where a setting is absent."""
+
+from typing import Any
+
+import pytest
+
+from backends.errors import InvalidValueError, OutOfMemoryError
+from backends.llama.settings import (
+    LlamaSettings,
+    Machine,
+    ModelFacts,
+    check_weights_fit,
+    choose,
+    gpu_layers,
+)
+from backends.settings import read_settings
+
+GIB = 2**30
+
+
+def model(**changes: Any) -> ModelFacts:
+    usual: dict[str, Any] = {
+        "description": "test", "trained_context": 32768, "layers": 24, "weight_bytes": GIB,
+        "cache_bytes_per_token": 128 * 1024, "can_share": True,
+    }  # fmt: skip
+    return ModelFacts(**{**usual, **changes})
+
+
+def machine(free: float = 64, **changes: Any) -> Machine:
+    return Machine(**{"free_bytes": int(free * GIB), "cores": 8, "offloads": False, **changes})
+
+
+@pytest.mark.parametrize(
+    ("wishes", "facts", "free", "context", "slots"),
+    [
+        pytest.param({}, {}, 64, 4096, 8, id="plenty of memory"),
+        pytest.param({}, {"trained_context": 2048}, 64, 2048, 8, id="a short training context"),
+        pytest.param({}, {}, 4, 4096, 4, id="fewer slots first"),
+        pytest.param({}, {}, 0.5, 2048, 1, id="then a shorter context"),
+        pytest.param({"slots": 4}, {}, 2, 2048, 4, id="slots asked for stay"),
+        pytest.param({"context_length": 8192}, {}, 4, 8192, 2, id="a context asked for stays"),
+        pytest.param({"context_length": 8192, "slots": 2}, {}, 2.5, 8192, 2, id="both, and just enough"),
+    ],
+)
+def test_context_and_slots_fit_the_memory(wishes: Any, facts: Any, free: float, context: int, slots: int) -> None:
+    plan = choose(LlamaSettings(**wishes), model(**facts), machine(free))
+
+    assert (plan.context_length, plan.slots) == (context, slots)
+    assert plan.cache_bytes == context * slots * 128 * 1024
+    assert f"{slots} slots of {context} tokens" in plan.summary
+
+
+def test_what_does_not_fit_says_how_much_is_missing() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"takes 2\.0 GiB, and 1\.0 GiB"):
+        choose(LlamaSettings(context_length=4096, slots=4), model(), machine(1))
+
+
+def test_weights_larger_than_memory_are_refused() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"big\.gguf has 2\.0 GiB and 1\.0 GiB"):
+        check_weights_fit("big.gguf", 2 * GIB, machine(1))
+
+
+def test_more_context_than_trained_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="trained"):
+        choose(LlamaSettings(context_length=99999), model(), machine())
+
+
+@pytest.mark.parametrize(
+    ("wishes", "weights", "threads"),
+    [({}, GIB, 8), ({}, 6 * 2**20, 1), ({"threads": 3}, 6 * 2**20, 3)],
+    ids=["all cores", "one for a small model", "as asked"],
+)
+def test_threads(wishes: Any, weights: int, threads: int) -> None:
+    assert choose(LlamaSettings(**wishes), model(weight_bytes=weights), machine()).threads == threads
+
+
+@pytest.mark.parametrize(
+    ("wishes", "offloads", "devices", "layers"),
+    [
+        ({}, True, [], -1),
+        ({}, False, [], 0),
+        ({}, True, ["cpu"], 0),
+        ({"gpu_layers": 7}, True, [], 7),
+    ],
+    ids=["all on the GPU", "no GPU", "told to use the CPU", "as asked"],
+)
+def test_layers_on_the_gpu(wishes: Any, offloads: bool, devices: list[str], layers: int) -> None:
+    assert gpu_layers(LlamaSettings(**wishes), machine(offloads=offloads), devices) == layers
+
+
+@pytest.mark.parametrize("text", ['{"slots": 0}', '{"slots": 999}', '{"context_length": 1}', '{"context": 5}'])
+def test_wrong_settings_are_refused(text: str) -> None:
+    with pytest.raises(InvalidValueError):
+        read_settings(LlamaSettings, text)

@@ -6,6 +6,7 @@ Multicast works on the bridge as on a real switch, and nothing leaves this machi
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SUBNET = "10.211.7"
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ def ip(*arguments: str) -> None:
 @contextlib.contextmanager
 def lan(*names: str) -> Iterator[dict[str, Host]]:
     """Hosts on one network, removed at the end."""
-    tag = f"{os.getpid() % 100000}"
+    # Never the same names twice: the kernel takes its time with the removal of the last ones.
+    tag = f"{os.getpid() % 10000:04}{next(_numbers):02}"
     bridge = f"shb{tag}"
     hosts = {
         name: Host(name, f"shoal-{tag}-{name}", f"{SUBNET}.{number}") for number, name in enumerate(names, start=2)

@@ -21,6 +21,7 @@ from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from mesh.addresses import is_loopback, parse_address
+from mesh.interfaces import check_multicast
 from mesh.mdns_text import Heard, read_text, write_text
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,9 @@ class Discovery:
         hosts = [parse_address(address).host for address in self._addresses]
         # Loopback only if there is nothing else: two nodes on a machine without a network.
         interfaces = [h for h in hosts if not is_loopback(h)] or hosts
+        # Asked beforehand, since zeroconf leaves sockets behind when it fails half-way.
+        for host in interfaces:
+            check_multicast(host)
         zeroconf = AsyncZeroconf(interfaces=interfaces, ip_version=IPVersion.V4Only)
         try:
             info = self._info(interfaces)

@@ -1,6 +1,7 @@
 """The addresses of this machine. The only place that asks the system for them."""
 
 import ipaddress
+import socket
 
 import ifaddr
 
@@ -8,6 +9,7 @@ from mesh.addresses import Address
 from mesh.types import NodeId
 
 LOOPBACK = "127.0.0.1"
+MDNS_GROUP = "224.0.0.251"
 
 
 def local_hosts() -> list[str]:
@@ -27,6 +29,17 @@ def local_hosts() -> list[str]:
                 continue
             (link_local if address.is_link_local else usable).append(ip.ip)
     return [*dict.fromkeys(usable or link_local), LOOPBACK]
+
+
+def check_multicast(host: str) -> None:
+    """Find out whether the interface with address `host` takes part in mDNS.
+
+    Raises:
+        OSError: it does not, or no interface has that address.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        group = socket.inet_aton(MDNS_GROUP) + socket.inet_aton(host)
+        probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
 
 
 def dialable_addresses(host: str, port: int, node_id: NodeId) -> tuple[str, ...]:

@@ -133,6 +133,9 @@ class _Socket(ReadWriteCloser):
     async def close(self) -> None:
         await trio.aclose_forcefully(self._stream)
 
+    def abort(self) -> None:
+        self._stream.socket.close()
+
     def get_remote_address(self) -> tuple[str, int] | None:
         try:
             host, port = self._stream.socket.getpeername()[:2]
@@ -191,6 +194,10 @@ class SecureConnection:
 
     async def aclose(self) -> None:
         await self._socket.close()
+
+    def abort(self) -> None:
+        """Close the socket now. For clean-up that must not wait."""
+        self._socket.abort()
 
 
 class Libp2pHost:

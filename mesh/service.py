@@ -238,6 +238,9 @@ class MeshService:
             raise Unreachable(str(error), is_refused=False, is_stranger=True) from error
         except (MeshError, trio.TooSlowError) as error:
             raise Unreachable(str(error), is_refused=False) from error
+        except BaseException:
+            secure.abort()  # The mesh is stopping; maybe before `_carry` began.
+            raise
         return secure.peer_id
 
     async def _connect_any(self, addresses: Sequence[Address], expected: NodeId | None) -> SecureConnection:
@@ -258,12 +261,17 @@ class MeshService:
                 found.append(secure)
                 scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            for address in addresses:
-                failed = trio.Event()
-                nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
-                with trio.move_on_after(STAGGER):
-                    await failed.wait()
+        try:
+            async with trio.open_nursery() as nursery:
+                for address in addresses:
+                    failed = trio.Event()
+                    nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
+                    with trio.move_on_after(STAGGER):
+                        await failed.wait()
+        except BaseException:
+            for secure in found:
+                secure.abort()
+            raise
         if found:
             return found[0]
         raise Unreachable(

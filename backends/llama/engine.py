@@ -31,6 +31,7 @@ from backends.llama.settings import (
     check_weights_fit,
     choose,
     gpu_layers,
+    repacks,
 )
 from backends.llama.template import CHATML, ChatTemplate
 from backends.llama.tools import NO_TOOLS, read_offer
@@ -224,7 +225,7 @@ def _open_model(
     read_header(request.path)
     check_weights_fit(request.path, os.path.getsize(request.path), machine)
     layers = gpu_layers(settings, machine, list(request.devices))
-    return Model(request.path, gpu_layers=layers, on_progress=on_progress)
+    return Model(request.path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=on_progress)
 
 
 def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]:
@@ -287,6 +288,7 @@ def _machine() -> Machine:
         free_bytes=psutil.virtual_memory().available,
         cores=min(psutil.cpu_count(logical=False) or usable, usable),
         offloads=bool(llama_cpp.llama_supports_gpu_offload()),
+        has_amx=b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info(),
     )
 
 

@@ -30,7 +30,7 @@ class LoadCancelledError(Exception):
 class Model:
     """Weights and vocabulary of one GGUF file."""
 
-    def __init__(self, path: str, *, gpu_layers: int, on_progress: Callable[[float], bool]) -> None:
+    def __init__(self, path: str, *, gpu_layers: int, repack: bool, on_progress: Callable[[float], bool]) -> None:
         """Load the file; this takes long and belongs into a thread.
 
         Raises:
@@ -48,6 +48,7 @@ class Model:
 
         parameters = llama.llama_model_default_params()
         parameters.n_gpu_layers = gpu_layers
+        parameters.use_extra_bufts = repack
         parameters.progress_callback = llama.llama_progress_callback(progress)
         self.path = path
         self._model = llama.llama_model_load_from_file(path.encode(), parameters)

@@ -47,6 +47,11 @@ class LlamaSettings:
     gpu_layers: int | None = None
     """Layers on the GPU; default: all where llama.cpp was built for one, else none."""
 
+    repack: bool | None = None
+    """Lay quantized weights out anew for this CPU while loading, which computes faster. Default: yes,
+    but not where llama.cpp was built for AMX: that code crashes with several compilers
+    (ggml-org/llama.cpp#20824)."""
+
     batch: int = 512
     """Tokens computed together (llama.cpp's ubatch)."""
 
@@ -91,6 +96,9 @@ class Machine:
     offloads: bool
     """llama.cpp was built for a GPU."""
 
+    has_amx: bool = False
+    """llama.cpp was built for AMX, and this CPU has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -108,6 +116,11 @@ def gpu_layers(settings: LlamaSettings, machine: Machine, devices: list[str]) ->
     if settings.gpu_layers is not None:
         return settings.gpu_layers
     return -1 if machine.offloads and devices != ["cpu"] else 0
+
+
+def repacks(settings: LlamaSettings, machine: Machine) -> bool:
+    """Whether weights are laid out anew for the CPU."""
+    return not machine.has_amx if settings.repack is None else settings.repack
 
 
 def check_weights_fit(path: str, file_bytes: int, machine: Machine) -> None:

@@ -128,14 +128,15 @@ async def test_the_state_is_pushed_on_change_but_not_too_often() -> None:
     async with served(EchoEngine) as channel:
         stub = BackendStub(channel)
         states: list[pb.State] = []
+        watched = asyncio.Event()
 
         async def watch() -> None:
             async for state in stub.WatchState(pb.WatchStateRequest()):
-                states.append(state)  # noqa: PERF401  # each as it comes, not all at the end
+                watched.set()
+                states.append(state)  # each as it comes, not all at the end
 
         watching = asyncio.ensure_future(watch())
-        while not states:
-            await asyncio.sleep(0.01)
+        await watched.wait()
         await load(stub, slots=2)
         begun_at = time.monotonic()
         for _ in range(100):

@@ -12,6 +12,7 @@ from backends.llama.settings import (
     check_weights_fit,
     choose,
     gpu_layers,
+    repacks,
 )
 from backends.settings import read_settings
 
@@ -86,6 +87,15 @@ def test_threads(wishes: Any, weights: int, threads: int) -> None:
 )
 def test_layers_on_the_gpu(wishes: Any, offloads: bool, devices: list[str], layers: int) -> None:
     assert gpu_layers(LlamaSettings(**wishes), machine(offloads=offloads), devices) == layers
+
+
+@pytest.mark.parametrize(
+    ("wishes", "has_amx", "expected"),
+    [({}, False, True), ({}, True, False), ({"repack": True}, True, True)],
+    ids=["for most CPUs", "not where it crashes", "as asked"],
+)
+def test_repacking(wishes: Any, has_amx: bool, expected: bool) -> None:
+    assert repacks(LlamaSettings(**wishes), machine(has_amx=has_amx)) is expected
 
 
 @pytest.mark.parametrize("text", ['{"slots": 0}', '{"slots": 999}', '{"context_length": 1}', '{"context": 5}'])

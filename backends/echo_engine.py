@@ -180,10 +180,11 @@ class EchoEngine(Engine):
         loop = asyncio.get_running_loop()
         interval = behaviour.token_interval
         begun_at, steps = loop.time(), 0
+        crash_after = behaviour.crash_after_tokens
         while speaking := [choice for choice in choices if not choice.finished]:
             for choice in speaking:
                 replies.put(*choice.step())
-                if choice.tokens == behaviour.crash_after_tokens:
+                if crash_after is not None and choice.tokens >= crash_after:
                     await _crash(replies)
             steps += 1
             if interval:

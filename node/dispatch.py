@@ -1,66 +1,33 @@
 """The mesh as one machine: fulfils `api.ports.Inference`.
 
-A call is turned into bytes once, then offered to the best node, then to the next best, until the first
-reply is there. Whether that node is this one or a peer changes only where the bytes go:
-
-    candidates = routing.rank(...)            who, in which order, and why
-    _open(target)  ─┬─ here:  LocalModels.call     loads the model first if need be
-                    └─ there: Mesh.call            the peer's `node.serving` does the same over there
-
-Rules:
-
-1. Before the first reply every failure that is not the client's is tried elsewhere, at most
-   `MAX_ATTEMPTS` nodes in all; the client sees one answer or one error.
-2. What failed is evidence: a peer that broke is reported to the mesh at once.
-3. Whatever ends a call, early or late, closes it where it runs.
+What is asked of a model goes through an `Errand`; what is said of the mesh is read from its view; loading and
+unloading by name are orders to the node that is meant.
 """
 
 import asyncio
-import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from api import errors, ports
 from gallery.catalog import close_matches
-from mesh import routing
-from mesh.errors import MeshError, PeerError, RemoteCallError
+from mesh.errors import MeshError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
-from mesh.types import Member, ModelState, NodeId, NodeState
+from mesh.types import Member, ModelState, NodeState
 from node import protocol
+from node.answer_so_far import Given
 from node.backend_errors import BackendError
-from node.failure import LOST, CallFailure, of_backend_error, to_api_error
+from node.errand import Errand
+from node.failure import of_backend_error, to_api_error
 from node.local_models import LocalModels
-from node.replies import Replies
-
-log = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 3
-"""Nodes that one request is offered to. A request that breaks three of them is likely at fault itself."""
+from node.sending import Sender, Target
 
 LOAD, UNLOAD = "node.Load", "node.Unload"
 """What nodes ask of each other beside the backend protocol; bodies are JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a call is sent."""
-
-    node: NodeId
-    name: str
-    digest: str
-    why: str
-
-
-class _AttemptFailed(Exception):
-    def __init__(self, failure: CallFailure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 class Dispatcher:
@@ -69,112 +36,38 @@ class Dispatcher:
     def __init__(self, mesh: Mesh, local: LocalModels) -> None:
         self._mesh = mesh
         self._local = local
-        self._sent: Counter[tuple[NodeId, str]] = Counter()
-        """Calls of this node that are running, by node and model: known here before any gossip."""
+        self._sender = Sender(mesh, local)
         self.is_draining = False
 
     # Text and vectors
 
-    async def generate(self, call: ports.GenerateCall) -> "DispatchedAnswer":
-        def body(digest: str) -> bytes:
-            return protocol.generate_request(call, digest)
+    async def generate(self, call: ports.GenerateCall) -> Errand:
+        def body(digest: str, given: Given) -> bytes:
+            return protocol.generate_request(call, digest, given)
 
         return await self._start(protocol.GENERATE, call.model, call.request_id, body)
 
     async def embed(self, call: ports.EmbedCall) -> ports.Embeddings:
-        def body(digest: str) -> bytes:
+        def body(digest: str, _: Given) -> bytes:
             return protocol.embed_request(call, digest)
 
         answer = await self._start(protocol.EMBED, call.model, call.request_id, body)
         vectors, prompt_tokens = protocol.embed_vectors(await answer.raw())
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
-    async def _start(
-        self, method: str, model: str, request_id: str, body: Callable[[str], bytes]
-    ) -> "DispatchedAnswer":
-        tried: set[NodeId] = set()
-        failure: CallFailure | None = None
-        while len(tried) < MAX_ATTEMPTS:
-            target = self._choose(model, request_id, tried)
-            if target is None and not tried and await self._find_here(model):
-                target = self._choose(model, request_id, tried)
-            if target is None:
-                break
-            if failure is not None:
-                log.warning("request %s: %s; trying %s", request_id, failure.message, target.name)
-            tried.add(target.node)
-            try:
-                return await self._attempt(target, method, model, request_id, body(target.digest))
-            except _AttemptFailed as attempt:
-                failure = attempt.failure
-                if failure.is_final:
-                    break
-        if failure is None:
-            raise self._not_found(model)
-        raise to_api_error(failure, model)
-
-    def _choose(self, model: str, request_id: str, tried: set[NodeId]) -> Target | None:
+    async def _start(self, method: str, model: str, request_id: str, body: Callable[[str, Given], bytes]) -> Errand:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)
-        view = self._mesh.view()
-        for candidate in routing.rank(view, model, request_id=request_id, in_flight=self._sent):
-            if candidate.node not in tried:
-                name = view.members[candidate.node].record.name
-                why = f"retried: {candidate.why}" if tried else candidate.why
-                return Target(candidate.node, name, candidate.digest, why)
-        return None
+        errand = Errand(self._sender, method, model, request_id, body)
+        if not await errand.start(lambda: self._find_here(model)):
+            raise self._not_found(model)
+        return errand
 
     async def _find_here(self, model: str) -> bool:
         try:
             return await self._local.find(model)
         except BackendError as error:
             raise to_api_error(of_backend_error(error), model) from error
-
-    async def _attempt(
-        self, target: Target, method: str, model: str, request_id: str, body: bytes
-    ) -> "DispatchedAnswer":
-        """The call at `target`, with its first reply in hand.
-
-        Raises:
-            _AttemptFailed: it failed before that.
-        """
-        key = (target.node, model)
-        self._sent[key] += 1
-        replies: Replies | None = None
-        try:
-            replies = await self._open(target, method, model, request_id, body)
-            first: list[bytes] = await anext(replies, [])
-        except BaseException as error:
-            self._forget(key)
-            if replies is not None:
-                await replies.aclose()
-            if isinstance(error, (BackendError, MeshError)):
-                raise _AttemptFailed(self._failure(target, error)) from error
-            raise
-        return DispatchedAnswer(self, target, model, first, replies)
-
-    async def _open(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Replies:
-        if target.node == self._mesh.self_id:
-            return await self._local.call(model, target.digest, method, [body])
-        header = CallHeader(method=method, model=model, digest=target.digest, request_id=request_id)
-        return await self._mesh.call(target.node, header, [body])
-
-    def _failure(self, target: Target, error: BackendError | MeshError) -> CallFailure:
-        match error:
-            case RemoteCallError():
-                return CallFailure(error.status, error.code, str(error), error.param)
-            case PeerError():
-                self._mesh.report_failure(target.node)
-                return CallFailure(LOST.status, LOST.code, f"node {target.name} is gone: {error.reason}")
-            case BackendError():
-                return of_backend_error(error)
-            case _:
-                return CallFailure("UNAVAILABLE", "", str(error))
-
-    def _forget(self, key: tuple[NodeId, str]) -> None:
-        self._sent[key] -= 1
-        if self._sent[key] <= 0:
-            del self._sent[key]
 
     def _not_found(self, model: str) -> errors.ApiError:
         if problem := self._local.problem_with(model):
@@ -237,7 +130,7 @@ class Dispatcher:
 
     def _place(self, model: str) -> Member:
         """The node that should load it: the one the next request for it would go to."""
-        target = self._choose(model, model, set())
+        target = self._sender.choose(model, request_id=model)
         if target is None:
             raise self._not_found(model)
         return self._mesh.view().members[target.node]
@@ -272,51 +165,7 @@ class Dispatcher:
             finally:
                 await replies.aclose()
         except (BackendError, MeshError) as error:
-            raise to_api_error(self._failure(target, error), model) from error
-
-
-class DispatchedAnswer:
-    """A running answer, with its first replies in hand. Fulfils `api.ports.Answer`."""
-
-    def __init__(
-        self, dispatcher: Dispatcher, target: Target, model: str, first: Sequence[bytes], replies: Replies
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._target = target
-        self._model = model
-        self._first = first
-        self._replies = replies
-        self._is_closed = False
-
-    @property
-    def route(self) -> ports.Route:
-        return ports.Route(self._target.name, self._target.why)
-
-    async def batches(self) -> AsyncIterator[Sequence[ports.Event]]:
-        async for messages in self._messages():
-            yield protocol.generate_events(messages)
-
-    async def raw(self) -> list[bytes]:
-        """Every reply message, unread."""
-        return [message async for messages in self._messages() for message in messages]
-
-    async def _messages(self) -> AsyncIterator[Sequence[bytes]]:
-        try:
-            yield self._first
-            async for messages in self._replies:
-                yield messages
-        except (BackendError, MeshError) as error:
-            failure = self._dispatcher._failure(self._target, error)
-            raise to_api_error(failure, self._model) from error
-        finally:
-            await self.aclose()
-
-    async def aclose(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._dispatcher._forget((self._target.node, self._model))
-        await self._replies.aclose()
+            raise to_api_error(self._sender.failure(target, error), model) from error
 
 
 def _holds(member: Member, model: str) -> bool:

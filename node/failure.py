@@ -36,9 +36,14 @@ class CallFailure:
         """Trying another node is of no use."""
         return self.is_clients_fault or self.status == "CANCELLED"
 
+    @property
+    def is_crash(self) -> bool:
+        """A backend process died under the call: perhaps because of it."""
+        return self.code == BACKEND_LOST
 
-LOST = CallFailure("UNAVAILABLE", "backend_lost", "the node that was answering is gone")
-"""The process or the peer went away."""
+
+BACKEND_LOST = "backend_lost"
+NODE_LOST = CallFailure("UNAVAILABLE", "node_lost", "the node that was answering is gone")
 
 
 def of_backend_error(error: BackendError) -> CallFailure:
@@ -53,7 +58,7 @@ def of_backend_error(error: BackendError) -> CallFailure:
         case BackendStoppedError():
             return CallFailure("UNAVAILABLE", "stopped", str(error))
         case _:
-            return CallFailure(LOST.status, LOST.code, str(error))
+            return CallFailure("UNAVAILABLE", BACKEND_LOST, str(error))
 
 
 def to_api_error(failure: CallFailure, model: str) -> errors.ApiError:

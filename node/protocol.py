@@ -4,7 +4,7 @@ Pure translation, both ways, in one place, so that neither the API nor the backe
 The reading side is on the path of every token: it stays plain.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -35,8 +35,11 @@ OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_na
 """Calls of the backend protocol that a peer may make; the others belong to the node that owns the backend."""
 
 
-def generate_request(call: GenerateCall, digest: str) -> bytes:
-    """The serialized `GenerateRequest` for a call, meant for the model with that digest."""
+def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int, Sequence[int]]] = ()) -> bytes:
+    """The serialized `GenerateRequest` for a call, meant for the model with that digest.
+
+    `given` are the tokens that the client has already, by choice.
+    """
     request = pb.GenerateRequest(
         request_id=call.request_id,
         model_digest=digest,
@@ -65,6 +68,8 @@ def generate_request(call: GenerateCall, digest: str) -> bytes:
         request.top_logprobs = call.top_logprobs
     if call.constraint is not None:
         request.constraint.CopyFrom(_constraint(call.constraint))
+    for choice, ids in given:
+        request.given.add(choice=choice, ids=ids)
     return request.SerializeToString()
 
 
@@ -90,29 +95,40 @@ def embed_vectors(replies: Iterable[bytes]) -> tuple[list[Sequence[float]], int]
     return vectors, prompt_tokens
 
 
-def generate_events(replies: Iterable[bytes]) -> list[Event]:
-    """The events of a batch of serialized `GenerateReply` messages, in order."""
-    return list(_events(replies))
+def event(message: pb.GenerateEvent) -> Event | None:
+    """What a backend's event says, without its token ids; None for kinds that later versions add."""
+    match message.WhichOneof("event"):
+        case "text":
+            text = message.text
+            logprobs = [_logprob(p) for p in text.logprobs] if text.logprobs else ()
+            return TextDelta(message.choice, text.text, logprobs)
+        case "reasoning":
+            return ReasoningDelta(message.choice, message.reasoning.text)
+        case "tool_call":
+            call = message.tool_call
+            return ToolCallDelta(message.choice, call.index, call.id, call.name, call.arguments)
+        case "finished":
+            return Finished(message.choice, message.finished.reason)
+        case "usage":
+            usage = message.usage
+            return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+        case _:
+            return None
 
 
-def _events(replies: Iterable[bytes]) -> Iterator[Event]:
-    for raw in replies:
-        for event in pb.GenerateReply.FromString(raw).events:
-            kind = event.WhichOneof("event")
-            if kind == "text":
-                text = event.text
-                logprobs = [_logprob(p) for p in text.logprobs] if text.logprobs else ()
-                yield TextDelta(event.choice, text.text, logprobs)
-            elif kind == "reasoning":
-                yield ReasoningDelta(event.choice, event.reasoning.text)
-            elif kind == "tool_call":
-                call = event.tool_call
-                yield ToolCallDelta(event.choice, call.index, call.id, call.name, call.arguments)
-            elif kind == "finished":
-                yield Finished(event.choice, event.finished.reason)
-            elif kind == "usage":
-                usage = event.usage
-                yield Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+def token_ids(message: pb.GenerateEvent) -> Sequence[int]:
+    """The tokens that a backend's event accounts for."""
+    match message.WhichOneof("event"):
+        case "text":
+            return message.text.token_ids
+        case "reasoning":
+            return message.reasoning.token_ids
+        case "tool_call":
+            return message.tool_call.token_ids
+        case "finished":
+            return message.finished.token_ids
+        case _:
+            return ()
 
 
 def _logprob(message: pb.TokenLogprob) -> Logprob:

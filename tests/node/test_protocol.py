@@ -87,7 +87,9 @@ def test_events_come_out_in_order() -> None:
         ]
     ).SerializeToString()
 
-    assert protocol.generate_events([b"", reply]) == [
+    events = [protocol.event(message) for message in pb.GenerateReply.FromString(reply).events]
+
+    assert events == [
         ReasoningDelta(1, "hm"),
         TextDelta(1, "a", [Logprob("a", b"a", -0.5, [Logprob("b", b"", -1.0, [])])]),
         ToolCallDelta(0, 2, "i", "n", "{}"),

@@ -1,0 +1,141 @@
+"""One request on its way through the mesh: tried, tried elsewhere, and gone on with elsewhere.
+
+    start()     offers the request to the best node, then to the next best, until the first reply is there
+    batches()   passes the answer on; when it breaks off, another node with the very same model (digest) is
+                given the tokens so far and goes on where they end. The client sees one answer.
+
+Rules:
+
+1. Whatever is not the client's fault is tried elsewhere, at `MAX_ATTEMPTS` nodes in all.
+2. A request under which `MAX_CRASHES` backends died is likely the reason; it is not passed around further.
+3. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
+4. Only text goes on (`AnswerSoFar`). Other calls end with the error they met.
+5. Whatever ends an errand, early or late, closes the call where it runs.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from api import ports
+from mesh.types import NodeId
+from node.answer_so_far import AnswerSoFar, Given
+from node.failure import CallFailure, to_api_error
+from node.sending import Sender, SendFailedError, Sent, Target
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+MAX_CRASHES = 2
+
+
+class Errand:
+    """One request. Fulfils `api.ports.Answer` once it is started."""
+
+    def __init__(
+        self, sender: Sender, method: str, model: str, request_id: str, body: Callable[[str, Given], bytes]
+    ) -> None:
+        """`body` serializes the request for a digest and the tokens given so far."""
+        self._sender = sender
+        self._method = method
+        self._model = model
+        self._request_id = request_id
+        self._body = body
+        self._so_far = AnswerSoFar()
+        self._tried: list[NodeId] = []
+        self._crashes = 0
+        self._sent: Sent | None = None
+        self._route = ports.Route("", "")
+
+    @property
+    def route(self) -> ports.Route:
+        return self._route
+
+    async def start(self, find: Callable[[], Awaitable[bool]]) -> bool:
+        """Runs until the first reply is there. False: nobody has the model, also not after `find`.
+
+        Raises:
+            ApiError: it failed wherever it was tried.
+        """
+        target = self._sender.choose(self._model, self._request_id)
+        if target is None and await find():
+            target = self._sender.choose(self._model, self._request_id)
+        if target is None:
+            return False
+        self._sent = await self._send(target)
+        why = self._sent.target.why
+        self._route = ports.Route(self._sent.target.name, f"retried: {why}" if len(self._tried) > 1 else why)
+        return True
+
+    async def batches(self) -> AsyncIterator[Sequence[ports.Event]]:
+        try:
+            while True:
+                try:
+                    replies = await self._running.read()
+                except SendFailedError as error:
+                    if self._so_far.is_complete:
+                        return  # Only the end of the stream was missing.
+                    await self._go_on(error.failure)
+                    continue
+                if not replies:
+                    return
+                if events := self._so_far.take(replies):
+                    yield events
+        finally:
+            await self.aclose()
+
+    async def raw(self) -> list[bytes]:
+        """Every reply message, unread: for calls that are not text."""
+        try:
+            messages: list[bytes] = []
+            while replies := await self._running.read():
+                messages += replies
+            return messages
+        except SendFailedError as error:
+            raise to_api_error(error.failure, self._model) from error
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        if self._sent is not None:
+            await self._sent.aclose()
+
+    @property
+    def _running(self) -> Sent:
+        assert self._sent is not None, "started"
+        return self._sent
+
+    async def _go_on(self, failure: CallFailure) -> None:
+        """Has another node go on where the answer broke off."""
+        broken = self._running
+        await broken.aclose()
+        target = self._next(failure, broken.target.digest)
+        log.warning("request %s broke off: %s; %s goes on with it", self._request_id, failure.message, target.name)
+        self._sent = await self._send(target)
+
+    async def _send(self, target: Target) -> Sent:
+        """The call at `target`, or at whoever comes next."""
+        while True:
+            self._tried.append(target.node)
+            try:
+                body = self._body(target.digest, self._so_far.given)
+                return await self._sender.send(target, self._method, self._model, self._request_id, body)
+            except SendFailedError as error:
+                went_on = target.digest if self._so_far.given else None
+                target = self._next(error.failure, went_on)
+                log.warning("request %s: %s; trying %s", self._request_id, error.failure.message, target.name)
+
+    def _next(self, failure: CallFailure, digest: str | None) -> Target:
+        """Who is tried after a failure.
+
+        Raises:
+            ApiError: nobody.
+        """
+        self._crashes += failure.is_crash
+        target = None
+        if not failure.is_final and len(self._tried) < MAX_ATTEMPTS and self._crashes < MAX_CRASHES:
+            target = self._sender.choose(self._model, self._request_id, tried=self._tried, digest=digest)
+            if target is None and failure.is_crash:
+                target = self._sender.choose(self._model, self._request_id, digest=digest)
+        if target is None:
+            raise to_api_error(failure, self._model)
+        return target

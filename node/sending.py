@@ -1,0 +1,139 @@
+"""Sending one call to one node: choosing it, reaching it, and what a failure there means.
+
+    candidates = routing.rank(...)            who, in which order, and why
+    send(target)  ─┬─ here:  LocalModels.call     loads the model first if need be
+                   └─ there: Mesh.call            the peer's `node.serving` does the same over there
+
+Not here: trying again elsewhere. That is `node.errand`.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from mesh import routing
+from mesh.errors import MeshError, PeerError, RemoteCallError
+from mesh.forwarding import CallHeader
+from mesh.mesh import Mesh
+from mesh.types import NodeId
+from node.backend_errors import BackendError
+from node.failure import NODE_LOST, CallFailure, of_backend_error
+from node.local_models import LocalModels
+from node.replies import Replies
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call is sent."""
+
+    node: NodeId
+    name: str
+    digest: str
+    why: str
+
+
+class SendFailedError(Exception):
+    """A call failed at one node."""
+
+    def __init__(self, failure: CallFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Sent:
+    """A call that runs at `target`, with its first replies in hand. Read it to its end, or close it."""
+
+    def __init__(self, sender: "Sender", target: Target, model: str, first: list[bytes], replies: Replies) -> None:
+        self.target = target
+        self._sender = sender
+        self._model = model
+        self._first: list[bytes] | None = first
+        self._replies = replies
+        self._is_closed = False
+
+    async def read(self) -> list[bytes]:
+        """The next replies; an empty list at the end.
+
+        Raises:
+            SendFailedError: it broke.
+        """
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        try:
+            return await anext(self._replies, [])
+        except (BackendError, MeshError) as error:
+            raise SendFailedError(self._sender.failure(self.target, error)) from error
+
+    async def aclose(self) -> None:
+        """Cancels what is left of it. Closing twice is fine."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._sender.ended(self.target, self._model)
+            await self._replies.aclose()
+
+
+class Sender:
+    """Knows the ways to every node, and what of this node's calls runs where."""
+
+    def __init__(self, mesh: Mesh, local: LocalModels) -> None:
+        self._mesh = mesh
+        self._local = local
+        self._running: Counter[tuple[NodeId, str]] = Counter()
+        """By node and model: known here before any gossip."""
+
+    def choose(
+        self, model: str, request_id: str, *, tried: Collection[NodeId] = (), digest: str | None = None
+    ) -> Target | None:
+        """The best node for a request that was not `tried`; with `digest`, only one with that very model."""
+        view = self._mesh.view()
+        for candidate in routing.rank(view, model, request_id=request_id, in_flight=self._running):
+            if candidate.node not in tried and digest in (None, candidate.digest):
+                name = view.members[candidate.node].record.name
+                return Target(candidate.node, name, candidate.digest, candidate.why)
+        return None
+
+    async def send(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Sent:
+        """The call at `target`, with its first replies in hand.
+
+        Raises:
+            SendFailedError: it failed before that.
+        """
+        self._running[target.node, model] += 1
+        replies: Replies | None = None
+        try:
+            replies = await self._open(target, method, model, request_id, body)
+            first: list[bytes] = await anext(replies, [])
+        except BaseException as error:
+            self.ended(target, model)
+            if replies is not None:
+                await replies.aclose()
+            if isinstance(error, (BackendError, MeshError)):
+                raise SendFailedError(self.failure(target, error)) from error
+            raise
+        return Sent(self, target, model, first, replies)
+
+    async def _open(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Replies:
+        if target.node == self._mesh.self_id:
+            return await self._local.call(model, target.digest, method, [body])
+        header = CallHeader(method=method, model=model, digest=target.digest, request_id=request_id)
+        return await self._mesh.call(target.node, header, [body])
+
+    def ended(self, target: Target, model: str) -> None:
+        """A call to `target` runs no more."""
+        self._running[target.node, model] -= 1
+        if self._running[target.node, model] <= 0:
+            del self._running[target.node, model]
+
+    def failure(self, target: Target, error: BackendError | MeshError) -> CallFailure:
+        """What an error at `target` means. A peer that broke is reported to the mesh at once."""
+        match error:
+            case RemoteCallError():
+                return CallFailure(error.status, error.code, str(error), error.param)
+            case PeerError():
+                self._mesh.report_failure(target.node)
+                return CallFailure(NODE_LOST.status, NODE_LOST.code, f"node {target.name} is gone: {error.reason}")
+            case BackendError():
+                return of_backend_error(error)
+            case _:
+                return CallFailure(NODE_LOST.status, NODE_LOST.code, str(error))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from backends.engine import Engine
-from backends.host import AddressError, serve
 from backends.parent import end_with_parent
 
 SECRET_VARIABLE = "SHOAL_BACKEND_SECRET"
@@ -54,12 +53,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         make_engine = _import(args.engine)
-        _run(make_engine, args.address, secret)
     except _MissingPackageError as exc:
         return _fail(str(exc), 3)
-    except AddressError as exc:
-        return _fail(str(exc), 1)
-    return 0
+    return _run(make_engine, args.address, secret)
 
 
 def _parse() -> argparse.Namespace:
@@ -103,14 +99,20 @@ def _import(name: str) -> Callable[[Callable[[], None]], Engine]:
     return cast("Callable[[Callable[[], None]], Engine]", getattr(module, entry.factory))
 
 
-def _run(make_engine: Callable[[Callable[[], None]], Engine], address: str, secret: str) -> None:
-    serving = serve(make_engine, address, secret)
+def _run(make_engine: Callable[[Callable[[], None]], Engine], address: str, secret: str) -> int:
+    # gRPC reads this when it is imported. What matters of its messages is in our own errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from backends.host import AddressError, serve
+
     try:
-        import uvloop
+        from uvloop import run
     except ImportError:  # Not on Windows; everything works without it, only slower.
-        asyncio.run(serving)
-    else:
-        uvloop.run(serving)
+        run = asyncio.run
+    try:
+        run(serve(make_engine, address, secret))
+    except AddressError as exc:
+        return _fail(str(exc), 1)
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -42,7 +42,7 @@ class Behaviour:
     """Seconds before the first token."""
 
     crash_after_tokens: int | None = None
-    """Kill the process once an answer has this many tokens, given ones included."""
+    """Kill the process once an answer has this many tokens or more, given ones included."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "token_interval", "prefill_seconds", "crash_after_tokens"):

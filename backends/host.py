@@ -60,7 +60,9 @@ async def serve(make_engine: Callable[[Callable[[], None]], Engine], address: st
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as exc:
-        raise AddressError(f"cannot listen on {address}: {exc}") from exc
+        raise AddressError(
+            f"cannot listen on {address}: its folder must be there, and nobody else may be using it"
+        ) from exc
     await server.start()
     shown = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
     print(f"listening on {shown}", flush=True)

@@ -16,7 +16,7 @@ import llama_cpp
 import psutil
 
 from backends.engine import Engine, Replies, Report
-from backends.errors import NotLoadedError, UnsupportedError
+from backends.errors import ModelFileError, NotLoadedError, UnsupportedError
 from backends.llama.embeddings import Embedder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
@@ -87,6 +87,8 @@ class LlamaEngine(Engine):
 
     async def load(self, request: pb.LoadRequest, report: Report) -> pb.LoadedModel:
         settings = read_settings(LlamaSettings, request.settings_json)
+        if not request.path:
+            raise ModelFileError("the llama engine needs the path of a GGUF file", param="path")
         if request.projector_path or request.adapter_paths:
             raise UnsupportedError("the llama engine takes no projectors and no adapters yet")
         given_up = threading.Event()

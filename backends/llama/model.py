@@ -70,10 +70,12 @@ class Model:
 
     @cached_property
     def description(self) -> str:
-        """Architecture, size and quantization, for people."""
+        """Name, architecture, size and quantization, for people."""
         buffer = ctypes.create_string_buffer(256)
         llama.llama_model_desc(self._model, buffer, len(buffer))
-        return buffer.value.decode(errors="replace")
+        kind = buffer.value.decode(errors="replace")
+        name = self.metadata("general.name")
+        return f"{name} ({kind})" if name else kind
 
     @cached_property
     def trained_context(self) -> int:

@@ -42,7 +42,7 @@ async def test_it_answers_health_as_soon_as_it_listens(address: str) -> None:
     ],
 )
 async def test_what_cannot_start_says_why_in_one_line(arguments: list[str], code: int, message: str) -> None:
-    process = await spawn(*arguments, GRPC_VERBOSITY="NONE")
+    process = await spawn(*arguments)
     _, stderr = await process.communicate()
 
     assert process.returncode == code

@@ -61,9 +61,10 @@ class MeshConfig:
     load_updates_every: float = 0.25
     """Least time between two announcements that change only load numbers (busy, queued, memory)."""
     max_connections: int = 512
-    """Peers connected at once, strangers in their handshake included."""
-    max_handshakes: int = 32
-    """Inbound handshakes at once: bounds what strangers can make us compute."""
+    """Members connected at once."""
+    max_handshakes: int = 128
+    """Inbound handshakes at once; one more ends the oldest. Bounds the sockets strangers can hold, and
+    leaves members time to get through while strangers knock hundreds of times a second."""
     max_calls_per_peer: int = 512
     """Calls from here to one peer at once. The next ones wait in order."""
     call_queue_per_peer: int = 1024

@@ -7,7 +7,8 @@ decide; what bytes mean is the codec's. This file waits, connects and carries.
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -82,7 +83,7 @@ class MeshService:
         self._counters = counters
         self._refusals = refusals
         self._book = DialBook(random.Random())
-        self._handshakes = trio.Semaphore(config.max_handshakes)
+        self._handshakes: dict[trio.CancelScope, None] = {}
         self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
         self._blamed: set[NodeId] = set()
         self._wake_dialler = trio.Event()
@@ -306,9 +307,8 @@ class MeshService:
         try:
             if len(self.connections) >= self._config.max_connections:
                 return
-            async with self._handshakes:
-                with trio.fail_after(self._config.handshake_timeout):
-                    secure = await self._host.secure_inbound(stream)
+            with self._handshake_place():
+                secure = await self._host.secure_inbound(stream)
             await self._carry(secure)
         except ForeignNetworkError as error:
             self._refuse(_host_of(stream), str(error))
@@ -321,6 +321,24 @@ class MeshService:
             with trio.CancelScope() as scope:
                 scope.shield = True
                 await trio.aclose_forcefully(stream)
+
+    @contextmanager
+    def _handshake_place(self) -> Iterator[None]:
+        """Time and a place to become encrypted.
+
+        When all places are taken, whoever has had one longest loses it: a member is through in
+        milliseconds, while a stranger who says nothing would keep members waiting outside.
+        """
+        if len(self._handshakes) >= self._config.max_handshakes:
+            longest = next(iter(self._handshakes))
+            del self._handshakes[longest]
+            longest.cancel()
+        with trio.fail_after(self._config.handshake_timeout) as scope:
+            self._handshakes[scope] = None
+            try:
+                yield
+            finally:
+                self._handshakes.pop(scope, None)
 
     def _refuse(self, address: str, reason: str) -> None:
         self._counters.peers_refused += 1

@@ -105,11 +105,14 @@ def _run(make_engine: Callable[[Callable[[], None]], Engine], address: str, secr
     from backends.host import AddressError, serve
 
     try:
-        from uvloop import run
+        import uvloop
     except ImportError:  # Not on Windows; everything works without it, only slower.
-        run = asyncio.run
+        loop = asyncio.Runner()
+    else:
+        loop = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
-        run(serve(make_engine, address, secret))
+        with loop as runner:
+            runner.run(serve(make_engine, address, secret))
     except AddressError as exc:
         return _fail(str(exc), 1)
     return 0

@@ -6,6 +6,7 @@ from gallery.catalog import Catalog
 from mesh.mesh import Mesh
 from node.config import NodeConfig
 from node.paths import DataFolder
+from node.program import program
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -33,9 +34,9 @@ def show(
         lines += [
             "",
             "This node made a new mesh. To join from another machine on this network:",
-            f"  [bold]shoal up --token {new_token}[/]",
-            "The token is kept here, and shown again only by 'shoal token show'.",
+            f"  [bold]{program()} up --token {new_token}[/]",
+            f"The token is kept here, and shown again only by '{program()} token show'.",
         ]
     elif len(mesh.view().members) == 1 and not config.peer:
-        lines.append("  join    another machine: 'shoal token show' prints the command")
+        lines.append(f"  join    another machine: '{program()} token show' prints the command")
     console.print("\n".join(lines))

@@ -340,6 +340,7 @@ def token_new(data: Path, force: bool) -> None:
 def token_show(as_json: bool, data: Path) -> None:
     """Print the token, the join command and the API key that follow from it."""
     from mesh.token import MeshKeys
+    from node.program import program
     from node.token_store import stored_token
 
     text = stored_token(DataFolder(data))
@@ -349,7 +350,7 @@ def token_show(as_json: bool, data: Path) -> None:
     if as_json:
         click.echo(json.dumps({"token": text, "api_key": key}))
         return
-    console.print(f"token    {text}\njoin     shoal up --token {text}\nAPI key  {key}", markup=False)
+    console.print(f"token    {text}\njoin     {program()} up --token {text}\nAPI key  {key}", markup=False)
 
 
 @main.command(short_help="Why can't I see my other node?")

@@ -26,6 +26,7 @@ from mesh.token import new_token
 from node.client import NodeClient
 from node.errors import CommandError, NodeError
 from node.paths import DataFolder, write_private
+from node.program import program
 from node.status import render
 
 MODEL = "minnow"
@@ -197,6 +198,7 @@ def _question() -> dict[str, Any]:
 def _print_how_to_use(nodes: list[DemoNode], console: Console) -> None:
     api = nodes[0].running()["api"]
     port = nodes[0].running()["mesh_port"]
+    shoal = program()
     token = nodes[0].folder.token.read_text(encoding="utf-8").strip()
     text = f"""\
 The nodes stay up until Ctrl-C. Any of them answers:
@@ -214,10 +216,11 @@ Python (pip install openai):
       print(chunk.choices[0].delta.content or "", end="")
 
 Join from another machine on this network:
-  shoal up --token {token} --peer {_lan_address()}:{port}
+  {shoal} up --token {token} --peer {_lan_address()}:{port}
 
 Look at it from another terminal:
-  shoal status --api {api}          shoal chat {MODEL} --api {api}"""
+  {shoal} status --api {api}
+  {shoal} chat {MODEL} --api {api}"""
     # No frame around it: these lines are there to be copied.
     console.print(f"\n{text}", markup=False, soft_wrap=True)
 

@@ -147,7 +147,7 @@ async def test_the_demo_stays_up_until_ctrl_c_with_lines_to_copy(tmp_path: Path)
     with log.open("wb") as out:
         demo = await asyncio.create_subprocess_exec(*SHOAL, "demo", "--nodes", "2", stdout=out, stderr=out)
     try:
-        await until(lambda: "shoal status --api" in log.read_text() or demo.returncode is not None, "the demo", 60)
+        await until(lambda: "chat minnow --api" in log.read_text() or demo.returncode is not None, "the demo", 60)
         text = log.read_text()
         curl = re.search(r"curl (?:.|\n)*?\}'", text)
         assert curl, text

@@ -1,6 +1,7 @@
 """What a node prints when it is up: where it answers, how to use it, how another machine joins."""
 
 from rich.console import Console
+from rich.markup import escape
 
 from gallery.catalog import Catalog
 from mesh.mesh import Mesh
@@ -25,10 +26,10 @@ def show(
     )
     names = ", ".join(card.name for card in catalog.cards())
     lines = [
-        f"[bold]{config.name}[/] is ready",
+        f"[bold]{escape(config.name)}[/] is ready",
         f"  API     {api_url}/v1   ({access})",
         f"  mesh    port {mesh.port}, {'mDNS on' if config.mdns else 'mDNS off'}, id {mesh.self_id}",
-        f"  models  {names}; drop .gguf files into {folder.models}",
+        f"  models  {escape(names)}; drop .gguf files into {escape(str(folder.models))}",
     ]
     if new_token is not None:
         lines += [

@@ -29,7 +29,7 @@ def chat(client: NodeClient, model: str, ask: Callable[[], str | None], console:
             reply = answer(client, model, messages, console)
         except CommandError as error:
             messages.pop()
-            console.print(f"[red]{error}[/]")
+            console.print(str(error), style="red", markup=False)
             continue
         messages.append({"role": "assistant", "content": reply})
 
@@ -50,5 +50,5 @@ def answer(client: NodeClient, model: str, messages: list[dict[str, str]], conso
         console.print(" [dim](stopped)[/]", end="")
     console.print()
     if node:
-        console.print(f"[dim]{model} on {node}, {why}[/]")
+        console.print(f"{model} on {node}, {why}", style="dim", markup=False)
     return "".join(pieces)

@@ -236,7 +236,7 @@ def chat(model: str | None, message: str | None, api: str | None, data: Path) ->
     if message is not None:
         answer(client, model, [{"role": "user", "content": message}], console)
         return
-    console.print(f"[dim]{model}; Ctrl-C stops an answer, Ctrl-D ends the chat[/]")
+    console.print(f"{model}; Ctrl-C stops an answer, Ctrl-D ends the chat", style="dim", markup=False)
     converse(client, model, _ask, console)
 
 
@@ -260,6 +260,7 @@ def models() -> None:
 def models_list(as_json: bool, api: str | None, data: Path) -> None:
     """Every model of the mesh and where it is."""
     from rich.table import Table
+    from rich.text import Text
 
     from node.client import NodeClient
 
@@ -272,9 +273,10 @@ def models_list(as_json: bool, api: str | None, data: Path) -> None:
         table.add_column(heading)
     for model in found:
         table.add_row(
-            model["id"],
-            ", ".join(model.get("loaded_on", ())) or "-",
-            ", ".join(model.get("available_on", ())) or "-",
+            # Names come from other machines: they are text, never markup.
+            Text(model["id"]),
+            Text(", ".join(model.get("loaded_on", ())) or "-"),
+            Text(", ".join(model.get("available_on", ())) or "-"),
             ", ".join(model.get("capabilities", ())),
         )
     console.print(table)
@@ -331,7 +333,7 @@ def token_new(data: Path, force: bool) -> None:
     from node.token_store import new_token
 
     new_token(DataFolder(data), replace=force)
-    console.print(f"A new token is in {DataFolder(data).token}. See it with: shoal token show")
+    console.print(f"A new token is in {DataFolder(data).token}. See it with: shoal token show", markup=False)
 
 
 @token.command("show")

@@ -47,6 +47,8 @@ def main() -> int:
         end_with_parent(args.parent_pid)
     if args.engine not in ENGINES:
         return _fail(f"unknown engine {args.engine!r}; known are {', '.join(ENGINES)}", 2)
+    if args.describe:
+        return _describe(args.engine)
     secret = "" if args.address.startswith("unix:") else os.environ.pop(SECRET_VARIABLE, "")
     if not args.address.startswith("unix:") and not secret:
         return _fail(f"a TCP address needs a secret in {SECRET_VARIABLE}: any local program could connect", 2)
@@ -69,7 +71,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("engine", metavar="ENGINE", help="which engine to run, see below")
     parser.add_argument(
         "--address",
-        required=True,
         help="where to listen: unix:/path.sock, or 127.0.0.1:PORT (0 picks a port and prints it;"
         f" the environment must hold a secret in {SECRET_VARIABLE})",
     )
@@ -79,7 +80,13 @@ def _parse() -> argparse.Namespace:
         metavar="PID",
         help="the process that started this one: when it ends, so does this backend, at once",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--describe", action="store_true", help="only print, as JSON, what the engine is and can compute on"
+    )
+    args = parser.parse_args()
+    if not args.describe and not args.address:
+        parser.error("the following arguments are required: --address")
+    return args
 
 
 class _MissingPackageError(Exception):
@@ -97,6 +104,17 @@ def _import(name: str) -> Callable[[Callable[[], None]], Engine]:
     except (OSError, RuntimeError) as exc:  # A shared library that is there but does not load.
         raise _MissingPackageError(f"the {name} engine cannot be loaded: {exc}; {entry.remedy}") from exc
     return cast("Callable[[Callable[[], None]], Engine]", getattr(module, entry.factory))
+
+
+def _describe(name: str) -> int:
+    from google.protobuf.json_format import MessageToJson
+
+    try:
+        engine = _import(name)(lambda: None)
+    except _MissingPackageError as exc:
+        return _fail(str(exc), 3)
+    print(MessageToJson(engine.describe(), preserving_proto_field_name=True))
+    return 0
 
 
 def _run(make_engine: Callable[[Callable[[], None]], Engine], address: str, secret: str) -> int:

@@ -4,13 +4,13 @@ Each check looks at one thing and returns findings: fine, worth a note, or wrong
 the running node what it has seen (`GET /api/diagnostics`) and looks at machine and network for itself.
 """
 
-import importlib.util
+import json
+import os
 import platform
 import shutil
 import socket
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,12 +23,14 @@ import httpx
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from node.backend_process import default_command, environment
 from node.client import NodeClient
 from node.devices import detect
 from node.errors import CommandError
 from node.paths import DataFolder
 
 CONNECT_TIMEOUT = 3.0
+ENGINE_TIMEOUT = 60.0
 CLOCK_TOLERANCE = 120.0
 """Seconds. Shoal itself trusts no clock; logs of two machines are hard to compare beyond this."""
 
@@ -223,13 +225,15 @@ def _clocks(mesh: Mapping[str, Any] | None) -> Iterator[Finding]:
 
 def _engine() -> Iterator[Finding]:
     has_compiler = any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++"))
-    if importlib.util.find_spec("llama_cpp") is None:
+    try:
+        engine = _ask_engine()
+    except CommandError as error:
         advice = "run 'make setup'" if has_compiler else "sudo apt install g++, then 'make setup'"
-        yield Finding("engine", "wrong", "llama-cpp-python is not installed: no GGUF model can run here", advice)
+        yield Finding("engine", "wrong", f"no GGUF model can run here: {error}", advice)
         return
     gpus = [device.name for device in detect() if device.kind != "cpu"]
-    sees_gpu = _engine_sees_gpu()
-    if gpus and not sees_gpu:
+    seen = [device["name"] for device in engine["devices"] if device["kind"] != "cpu"]
+    if gpus and not seen:
         yield Finding(
             "engine",
             "wrong",
@@ -237,16 +241,26 @@ def _engine() -> Iterator[Finding]:
             "rm -rf .venv, then SHOAL_LLAMA_WHEELS=cu124 make setup (or CMAKE_ARGS=-DGGML_CUDA=on)",
         )
     else:
-        told = "with GPU support" if sees_gpu else "CPU only, as is this machine"
-        yield Finding("engine", "fine", f"llama-cpp-python {version('llama-cpp-python')}, {told}")
+        told = f"sees {', '.join(seen)}" if seen else "CPU only, as is this machine"
+        yield Finding("engine", "fine", f"{engine['version']}, {told}")
     if not has_compiler:
         yield Finding("compiler", "note", "none", "sudo apt install g++, if llama.cpp should be built anew")
 
 
-def _engine_sees_gpu() -> bool:
-    # In a process of its own: a broken driver may take it down.
-    probe = "import llama_cpp, sys; sys.exit(not llama_cpp.llama_supports_gpu_offload())"
+def _ask_engine() -> dict[str, Any]:
+    """What the llama engine says of itself, in a process of its own: a broken driver may take it down.
+
+    Raises:
+        CommandError: it cannot run.
+    """
+    command = [*default_command("llama"), "--describe"]
     try:
-        return subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ENGINE_TIMEOUT, env=environment(os.environ)
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandError(str(error)) from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise CommandError(said[-1] if said else f"it ended with {done.returncode}")
+    return dict(json.loads(done.stdout))

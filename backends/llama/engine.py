@@ -17,6 +17,7 @@ import psutil
 
 from backends.engine import Engine, Replies, Report
 from backends.errors import ModelFileError, NotLoadedError, UnsupportedError
+from backends.llama.devices import devices, has_gpu
 from backends.llama.embeddings import Embedder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
@@ -75,12 +76,11 @@ class LlamaEngine(Engine):
         self._loaded: _Loaded | None = None
 
     def describe(self) -> pb.DescribeReply:
-        memory = psutil.virtual_memory()
         return pb.DescribeReply(
             engine=self.name,
             version=f"llama-cpp-python {llama_cpp.__version__}",
             methods=["Generate", "Embed", "Tokenize", "Detokenize"],
-            devices=[pb.Device(kind="cpu", name="CPU", memory_total=memory.total, memory_free=memory.available)],
+            devices=devices(),
         )
 
     # ------------------------------------------------------------ life cycle
@@ -289,7 +289,7 @@ def _machine() -> Machine:
     return Machine(
         free_bytes=psutil.virtual_memory().available,
         cores=min(psutil.cpu_count(logical=False) or usable, usable),
-        offloads=bool(llama_cpp.llama_supports_gpu_offload()),
+        offloads=has_gpu(),
         has_amx=b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info(),
     )
 

@@ -1,0 +1,28 @@
+"""`--describe`: what an engine is and can compute on, for `shoal doctor` and for people."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("engine", ["echo", "llama"])
+def test_an_engine_describes_itself_without_serving(engine: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "backends", engine, "--describe"], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    described = json.loads(done.stdout)
+    assert described["engine"] == engine
+    assert "Generate" in described["methods"]
+    [cpu] = [device for device in described["devices"] if device["kind"] == "cpu"]
+    assert 0 < int(cpu["memory_free"]) <= int(cpu["memory_total"])
+
+
+def test_an_address_is_asked_for_otherwise() -> None:
+    done = subprocess.run([sys.executable, "-m", "backends", "echo"], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 2
+    assert "--address" in done.stderr

@@ -17,8 +17,7 @@ def test_an_engine_describes_itself_without_serving(engine: str) -> None:
     described = json.loads(done.stdout)
     assert described["engine"] == engine
     assert "Generate" in described["methods"]
-    [cpu] = [device for device in described["devices"] if device["kind"] == "cpu"]
-    assert 0 < int(cpu["memory_free"]) <= int(cpu["memory_total"])
+    assert [device["kind"] for device in described["devices"]][0] == "cpu"
 
 
 def test_an_address_is_asked_for_otherwise() -> None:

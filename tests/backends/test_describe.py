@@ -17,7 +17,7 @@ def test_an_engine_describes_itself_without_serving(engine: str) -> None:
     described = json.loads(done.stdout)
     assert described["engine"] == engine
     assert "Generate" in described["methods"]
-    assert [device["kind"] for device in described["devices"]][0] == "cpu"
+    assert next(device["kind"] for device in described["devices"]) == "cpu"
 
 
 def test_an_address_is_asked_for_otherwise() -> None:

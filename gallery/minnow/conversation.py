@@ -15,10 +15,10 @@ from gallery.minnow.lessons.commands import commands
 from gallery.minnow.lessons.counting import counting
 from gallery.minnow.lessons.greetings import greeting
 from gallery.minnow.lessons.json_answers import json_answer
-from gallery.minnow.lessons.limits import beyond
+from gallery.minnow.lessons.limits import SORRY, beyond
 from gallery.minnow.lessons.remembering import asking, telling
 from gallery.minnow.lessons.repeating import repeating
-from gallery.minnow.lessons.scene import Lesson, Scene
+from gallery.minnow.lessons.scene import Lesson, Scene, exchange
 from gallery.minnow.lessons.sums import addition
 from gallery.minnow.lessons.toolbox import offers
 from gallery.minnow.lessons.words import prose
@@ -46,6 +46,9 @@ the exam: copying is learnt late, then at once, and everything else leans on it.
 
 SHORT_ROOMS = (120, 200, 200, 200, 450)
 """Short conversations are not cut to these; they only bound how far to count."""
+
+TOOLS_SHARE = 0.45
+"""How many short conversations have tools."""
 
 CALLING_SHARE = 0.7
 """How many turns use a tool, where there are tools."""
@@ -78,7 +81,7 @@ class Conversation:
 def short_conversation(rng: random.Random) -> Conversation:
     """One to three turns."""
     scene = Scene(rng, rng.choice(SHORT_ROOMS), sort_keys=rng.random() < 0.4)
-    if rng.random() < 0.35:
+    if rng.random() < TOOLS_SHARE:
         scene.offers = offers(rng, rng.randint(1, 3))
     messages = _system(scene)
     lessons = [_choose(scene) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
@@ -97,6 +100,8 @@ def conversation(rng: random.Random, room: int) -> Conversation:
         scene.offers = offers(rng, rng.randint(1, max(1, affordable)))
         scene.room -= TOKENS_PER_TOOL * len(scene.offers)
     messages = _system(scene)
+    if room >= 1024 and rng.random() < 0.4:
+        messages += _from_far_back(scene)
     while scene.room > 0:
         turn = _choose(scene)(scene)
         if room >= 512 and rng.random() < 0.02:
@@ -133,6 +138,15 @@ def _system(scene: Scene) -> list[Message]:
     message: Message = {"role": "system", "content": text}
     scene.room -= _tokens(message)
     return [message]
+
+
+def _from_far_back(scene: Scene) -> list[Message]:
+    """A fact, then pages of something else, then the question about it."""
+    told = telling(scene)
+    page = exchange(prose(scene.rng, scene.rng.randint(20, max(21, scene.room // 4))), SORRY)
+    turns = told + page + asking(scene)
+    scene.room -= sum(_tokens(message) for message in turns)
+    return turns
 
 
 def _after_reading(scene: Scene, question: str) -> str:

@@ -30,7 +30,8 @@ _TOOL_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 class Question:
     """One question, as a chat request would carry it, and the right answer.
 
-    Exactly one of `exact`, `as_json` and `calls` says what is right.
+    Exactly one of `exact`, `as_json` and `calls` says what is right; `also` are other ways of
+    saying the same as `exact` (the bare number instead of the sum).
     """
 
     id: str
@@ -39,6 +40,7 @@ class Question:
     messages: tuple[JsonObject, ...]
     tools: tuple[JsonObject, ...] = ()
     exact: str | None = None
+    also: tuple[str, ...] = ()
     as_json: JsonObject | None = None
     calls: tuple[JsonObject, ...] | None = None
 
@@ -61,7 +63,7 @@ def grade(question: Question, text: str, tool_calls: Sequence[JsonObject] = ()) 
         return False
     if question.as_json is not None:
         return _parsed(text) == question.as_json
-    return text.strip() == question.exact
+    return text.strip() in (question.exact, *question.also)
 
 
 def split_answer(text: str) -> tuple[str, list[JsonObject]]:
@@ -88,6 +90,7 @@ def _question(entry: JsonObject, tools: dict[str, JsonObject]) -> Question:
         messages=tuple(messages),
         tools=tuple(tools[name] for name in entry.get("tools", ())),
         exact=entry.get("exact"),
+        also=tuple(entry.get("also", ())),
         as_json=entry.get("json"),
         calls=None if calls is None else tuple(calls),
     )

@@ -1,9 +1,9 @@
-"""What training does when: four stages, each with its own rows and learning rates.
+"""What training does when: five stages, each with its own rows and learning rates.
 
 The first stages teach to copy, on whole conversations that get longer: copying is learnt
 soonest on short rows, and only long ones teach to find a name a thousand tokens back. But in
-a long conversation most answers can be copied from a similar turn before. So the last stage
-is mostly first turns: many short conversations packed into a row, unable to see each other.
+a long conversation most answers can be copied from a similar turn before. So the last two
+are mostly first turns: many short conversations packed into a row, unable to see each other.
 """
 
 import math
@@ -85,6 +85,13 @@ STAGES = (
         rate_from=2.5e-3,
         rate_to=3e-5,
         shares={Rows(512, packed=True): 0.75, Rows(1024): 0.16, Rows(2048): 0.09},
+    ),
+    Stage(
+        name="finish",
+        steps=400,
+        rate_from=1.5e-3,
+        rate_to=2e-5,
+        shares={Rows(512, packed=True): 0.74, Rows(1024): 0.13, Rows(2048): 0.13},
     ),
 )
 

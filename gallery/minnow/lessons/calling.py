@@ -83,7 +83,7 @@ def _as_message(rng: random.Random, call: Call, sort_keys: bool) -> dict[str, An
 
 def _result(rng: random.Random) -> str:
     """What a tool might send back."""
-    match rng.randrange(6):
+    match rng.randrange(8):
         case 0:
             return str(rng.randint(-20, 10 ** rng.randint(1, 5)))
         case 1:
@@ -103,6 +103,12 @@ def _result(rng: random.Random) -> str:
         case 3:
             return phrase(rng, 10)
         case 4:
+            parts = [rng.choice((0, 0, 1, 10, 127, rng.randint(0, 255))) for _ in range(4)]
+            return ".".join(map(str, parts)) + rng.choice(("", f" {made_up(rng)}", " localhost", ":80"))
+        case 5:
+            return rng.choice(("ok", "done", "true", "false", "sent", "OK", "Done.", "none", "{}", "[]", "yes",
+                               made_up(rng), rng.choice(COMMON), "error: not found"))  # fmt: skip
+        case 6:
             return f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
         case _:
             return prose(rng, rng.randint(4, 14))

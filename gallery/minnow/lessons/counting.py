@@ -18,6 +18,9 @@ FROM_ONE = (
     "Give me the numbers from 1 to {last}.", "Can you count from 1 to {last}?",
     "I would like you to count to {last}.", "Could you count from 1 to {last}?",
     "Now count to {last}.", "Count for me: 1 to {last}.", "Will you count to {last}?",
+    "Count to {last} now.", "Count to {last} and then stop.", "Count up to {last} as fast as you can.",
+    "Would you count to {last} today?", "Count to {last} again.",
+    "Hey, count to {last}.", "Let me hear you count to {last}.",
 )  # fmt: skip
 
 BETWEEN = (

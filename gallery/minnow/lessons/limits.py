@@ -40,6 +40,14 @@ REQUESTS = (
     "Tell me something interesting.", "Tell me a fact about {thing}.", "I feel {thing} today.",
     "Write a haiku.", "Write a haiku about {thing}.", "Rewrite this: {text}", "Finish this: {text}",
     "Is this true: {text}", "What does this mean: {text}", "{text}", "{text}",
+    "Explain to {name} how {thing} works.", "Explain to me why {thing}s {other}.",
+    "How do {thing}s {other}?",
+    "Could you write a {thing} about {other}?",
+    "Write a {thing} for my {other}.", "Please write a {thing}.", "Can you explain {thing}?",
+    "Could you explain why {thing} is {color}?", "Please check my {thing}.", "Please improve my {thing}.",
+    "Help me with my {thing}.", "Divide {big} by {few}.",
+    "Who discovered {thing}?",
+    "Which {thing} won last year?", "Do you think {thing} is real?", "Should I {other} or {thing}?",
     "Where is {unknown}?", "Where can I find {thing}?", "When did {thing} begin?",
 )  # fmt: skip
 

@@ -26,7 +26,11 @@ WEATHER = (
     "What is the temperature in {city}?", "I need the weather for {city}.",
     "Will it rain in {city} today?", "Do you know how the weather is in {city}?",
     "Can you check the weather in {city}?", "Could you tell me the weather in {city}?",
-    "I am in {city}. What is the weather?", "Find out what the weather is in {city}.",
+    "I am in {city}. What is the weather?",
+    "I live in {city}. How is the weather in {city}?",
+    "Is it sunny in {city}? Find the weather for {city}.",
+    "I want to visit {city}. Is it raining in {city}?",
+    "How is {city}? I mean the weather in {city}.", "Find out what the weather is in {city}.",
     "Is it cold in {city}?", "Show me the weather for {city}.",
     "Please look up the weather in {city}.",
 )  # fmt: skip
@@ -93,13 +97,16 @@ WISHED = (
     "{verb} {noun} number {value}.", "I need you to {verb} the {noun} {value}.",
     "Could you please {verb} the {noun} {value}?", "You can {verb} {noun} {value} now.",
     "I must {verb} the {noun} {value}.", "Will you please {verb} the {noun} {value}?",
-    "{verb} my {noun} {value}.", "Would you {verb} {noun} {value}?",
+    "{verb} my {noun} {value}.", "I want to {verb} the {noun} {value}.",
+    "Let us {verb} the {noun} {value}.", "Would you {verb} {noun} {value}?",
     "{verb} {noun} with {param} {value}.", "Please {verb} the {noun} with {param} {value}.",
 )  # fmt: skip
 BY_NAME = (
     "Call {tool} with {param} {value}.", "Use {tool} with {param}={value}.", "Use {tool} for {value}.",
     "Call {tool} with {param} set to {value}.", "Use the {tool} tool with {param} {value}.",
-    "Please call {tool} with {value}.", "Run {tool} on {value}.", "Use the {tool} function for {value}.",
+    "Please call {tool} with {value}.", "Run {tool} on {value}.",
+    "I want you to call {tool} with {param} {value}.",
+    "Now call {tool} with {param} {value}.", "Use the {tool} function for {value}.",
     "Call the function {tool} with {param} {value}.", "Use the tool {tool} with {param} {value}.",
 )  # fmt: skip
 
@@ -309,7 +316,7 @@ def _made_up_tool(rng: random.Random) -> Offer:
     noun = rng.choice(NOUNS) if rng.random() < 0.6 else made_up(rng)
     camel = verb.replace("_", "") + noun.capitalize()
     name = camel if rng.random() < 0.12 else f"{verb}_{noun}"
-    key = rng.choice((f"{noun}_id", "id", "name", "number", "code", noun, f"{noun}_name", "value"))
+    key = rng.choice((f"{noun}_id", "id", "name", "number", "code", noun, noun, f"{noun}_name", "value"))
     kind = rng.choice(("string", "string", "integer"))
     spoken = verb.replace("_", " ")
 
@@ -320,7 +327,7 @@ def _made_up_tool(rng: random.Random) -> Offer:
 
     def ask(rng: random.Random) -> tuple[str, Arguments]:
         given = value(rng)
-        if rng.random() < 0.35:
+        if rng.random() < 0.45:
             question = fill(rng, BY_NAME, tool=name, param=key, value=given)
         else:
             param = key.replace("_", " ") if rng.random() < 0.6 else key
@@ -333,6 +340,7 @@ def _made_up_tool(rng: random.Random) -> Offer:
 
 
 _MAKERS = [
-    _weather, _weather, _clock, _arithmetic, _calculator, _search, _message, _read, _timer, _date,
+    _weather, _weather, _clock, _clock, _arithmetic, _arithmetic, _arithmetic, _calculator, _search,
+    _search, _message, _message, _message, _read, _read, _timer, _timer, _date,
     _made_up_tool, _made_up_tool, _made_up_tool, _made_up_tool, _made_up_tool,
 ]  # fmt: skip

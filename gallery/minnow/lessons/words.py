@@ -52,6 +52,13 @@ compass voyage riddle puzzle secret whisper shadow echo quartz marble velvet rib
 jumps lazy fox over
 """)
 
+HOMELY = listed("""
+Shoal shoal minnow mesh node peer token model models hello Hello capital Paris Rome France weather
+JSON run Run count name doctor status demo chat load unload port tool answered sum color city ok
+Berlin London Tokyo Nice meet you have told The Your number word
+""")
+"""Words that other answers begin with. Repeated now and then, so that they can be."""
+
 NAMES = listed("""
 Ada Alan Alice Amir Ana Anders Anna Anton Aria Bea Ben Bob Boris Carla Carlos Chen Chloe Clara
 Daan Dana Daniel David Diego Dina Elena Eli Ella Emil Emma Eric Esther Eva Farid Fatima Felix
@@ -115,8 +122,10 @@ def code(rng: random.Random) -> str:
 def word(rng: random.Random) -> str:
     """Any one word, mostly plain, sometimes strange."""
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.45:
         text = rng.choice(COMMON)
+    elif kind < 0.53:
+        return rng.choice(HOMELY)
     elif kind < 0.78:
         text = made_up(rng)
     elif kind < 0.86:

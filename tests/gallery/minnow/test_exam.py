@@ -60,6 +60,8 @@ def test_text_is_right_only_when_it_is_the_same() -> None:
     q = question(exact="3 + 4 = 7")
     assert grade(q, " 3 + 4 = 7\n")
     assert not grade(q, "3 + 4 = 7.")
+    assert not grade(q, "7")
+    assert grade(question(exact="3 + 4 = 7", also=("7",)), "7")
     assert not grade(q, "3 + 4 = 7", [api_call("add", "{}")])
 
 

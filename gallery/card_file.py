@@ -37,6 +37,16 @@ class CardEntry:
     aliases: tuple[str, ...] = ()
 
 
+class _NoAliases(yaml.SafeLoader):
+    """YAML without `*aliases`: a dozen lines of them can stand for more than fits into memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not taken here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
 def parse_card(text: str, path: Path) -> CardEntry:
     """The one card in `text`; `path` is for messages.
 
@@ -69,7 +79,7 @@ def _root(text: str, path: Path) -> yaml.Node | None:
     if len(text) > MAX_CARD_BYTES:
         raise CardError(path, f"is too large for a model card (limit {MAX_CARD_BYTES // 1024} KiB)")
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=_NoAliases)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else None
         raise CardError(path, f"is not valid YAML: {exc.problem}", line) from exc

@@ -2,10 +2,13 @@
 
 from quart import Quart, Response
 
-from api.current import json_response
+from api.chat_request import read_chat
+from api.current import current_request, json_response
+from api.errors import InvalidRequestError
 from api.exchange import Surroundings
+from api.fields import parse_object
 from api.openapi import openapi_document
-from api.ports import Inference
+from api.ports import GenerateCall, Inference
 
 HINT = """<!doctype html>
 <meta charset="utf-8"><title>Shoal</title>
@@ -41,6 +44,20 @@ def add_node_routes(app: Quart, inference: Inference, around: Surroundings) -> N
     @app.get("/api/mesh")
     async def mesh() -> Response:
         return json_response(inference.mesh())
+
+    @app.get("/api/mesh/route")
+    async def route_of_model() -> Response:
+        request = current_request()
+        model = request.args.get("model", "")
+        if not model:
+            raise InvalidRequestError("Say which model: /api/mesh/route?model=NAME.", param="model")
+        return json_response(inference.explain(GenerateCall(model=model, request_id=request.request_id)))
+
+    @app.post("/api/mesh/route")
+    async def route_of_chat() -> Response:
+        request = current_request()
+        [call] = read_chat(parse_object(request.content), request_id=request.request_id).calls
+        return json_response(inference.explain(call))
 
     @app.get("/api/diagnostics")
     async def diagnostics() -> Response:

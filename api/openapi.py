@@ -47,6 +47,7 @@ _NAME: Schema = {
     "schema": {"type": "string"},
     "description": "A model's name; it may contain slashes.",
 }
+_MODEL_QUERY: Schema = {"name": "model", "in": "query", "required": True, "schema": {"type": "string"}}
 
 
 def openapi_document() -> Schema:
@@ -96,6 +97,10 @@ def _paths() -> Schema:
         },
         "/api/diagnostics": {"get": _operation("What this node met on the network: addresses, refusals, counters.")},
         "/api/mesh": {"get": _operation("The nodes, their devices, and who holds which model.")},
+        "/api/mesh/route": {
+            "get": _operation("Who would answer for a model, who could not, and why.") | {"parameters": [_MODEL_QUERY]},
+            "post": _operation("The same for a chat request, of which nothing is run.", body=chat),
+        },
         "/healthz": {"get": _operation("200 while the process runs. Needs no key.")},
         "/readyz": {"get": _operation("200 if this node takes requests, else 503. Needs no key.")},
         "/metrics": {"get": _operation("Figures for Prometheus.", answers="text/plain")},

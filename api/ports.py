@@ -207,6 +207,10 @@ class Inference(Protocol):
         """The body of `GET /api/mesh`."""
         ...
 
+    def explain(self, call: GenerateCall) -> Mapping[str, Any]:
+        """Who would answer `call`, who else could, who could not, and why. Nothing is run."""
+        ...
+
     def diagnostics(self) -> Mapping[str, Any]:
         """The body of `GET /api/diagnostics`: what this node met on the network, for `shoal doctor`."""
         ...

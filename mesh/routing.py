@@ -130,6 +130,18 @@ def resolve(view: MeshView, model: str) -> str | None:
     return None
 
 
+def turned_down(view: MeshView, model: str, *, needs: Needs = Needs()) -> list[tuple[NodeId, str]]:
+    """Everybody who has `model` and is no candidate, with the reason."""
+    digest = resolve(view, model)
+    found: list[tuple[NodeId, str]] = []
+    for node, member in view.members.items():
+        record = member.record.model(model)
+        reason = "" if record is None else _reason_against(member, record, digest, needs)
+        if reason:
+            found.append((node, reason))
+    return sorted(found)
+
+
 def place_load(view: MeshView, model: str) -> NodeId | None:
     """The node that should load `model`, of those that have it on disk: the same on every entry
     node with the same view, so that it is loaded once. None if nobody has it."""
@@ -258,6 +270,22 @@ def _fits(model: ModelRecord, needs: Needs) -> bool:
     if not needs.capabilities <= set(model.capabilities):
         return False
     return not (needs.context_length and model.context_length) or needs.context_length <= model.context_length
+
+
+def _reason_against(member: Member, model: ModelRecord, digest: str | None, needs: Needs) -> str:
+    if member.record.left or member.state is NodeState.LEFT:
+        return "has left"
+    if member.state is NodeState.DEAD:
+        return "is gone"
+    if model.state is ModelState.DRAINING:
+        return "is unloading it"
+    if model.digest != digest:
+        return "has another model of that name"
+    if _fits(model, needs):
+        return ""
+    if lacks := sorted(needs.capabilities - set(model.capabilities)):
+        return f"its copy has no {' and no '.join(lacks)}"
+    return f"its context of {model.context_length} tokens is too short"
 
 
 def _has_accelerator(member: Member) -> bool:

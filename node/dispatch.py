@@ -14,6 +14,7 @@ import orjson
 
 from api import errors, ports
 from gallery.catalog import close_matches
+from mesh import routing
 from mesh.errors import MeshError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
@@ -89,6 +90,29 @@ class Dispatcher:
     def mesh(self) -> Mapping[str, Any]:
         view = self._mesh.view()
         return {"self": view.self_id, "nodes": [_node_json(m) for m in view.members.values()]}
+
+    def explain(self, call: ports.GenerateCall) -> Mapping[str, Any]:
+        members = self._mesh.view().members
+        candidates = self._sender.candidates(call.model, call.request_id)
+        turned_down = routing.turned_down(self._mesh.view(), call.model)
+        if not candidates and not turned_down:
+            raise self._not_found(call.model)
+        return {
+            "model": call.model,
+            "digest": candidates[0].digest if candidates else None,
+            "candidates": [
+                {
+                    "node": c.node,
+                    "name": members[c.node].record.name,
+                    "kind": c.kind,
+                    "why": c.why,
+                    "cost": c.cost,
+                    "terms": c.terms,
+                }
+                for c in candidates
+            ],
+            "turned_down": [{"node": node, "name": members[node].record.name, "why": why} for node, why in turned_down],
+        }
 
     def diagnostics(self) -> Mapping[str, Any]:
         now = time.time()

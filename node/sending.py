@@ -86,12 +86,15 @@ class Sender:
         self, model: str, request_id: str, *, tried: Collection[NodeId] = (), digest: str | None = None
     ) -> Target | None:
         """The best node for a request that was not `tried`; with `digest`, only one with that very model."""
-        view = self._mesh.view()
-        for candidate in routing.rank(view, model, request_id=request_id, in_flight=self._running):
+        for candidate in self.candidates(model, request_id):
             if candidate.node not in tried and digest in (None, candidate.digest):
-                name = view.members[candidate.node].record.name
+                name = self._mesh.view().members[candidate.node].record.name
                 return Target(candidate.node, name, candidate.digest, candidate.why)
         return None
+
+    def candidates(self, model: str, request_id: str) -> list[routing.Candidate]:
+        """Everybody who could answer, in the order in which they are tried."""
+        return routing.rank(self._mesh.view(), model, request_id=request_id, in_flight=self._running)
 
     async def send(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Sent:
         """The call at `target`, with its first replies in hand.

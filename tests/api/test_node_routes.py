@@ -76,6 +76,29 @@ async def test_the_mesh_is_shown() -> None:
     assert body["nodes"][0]["state"] == "alive"
 
 
+async def test_a_route_is_explained_for_a_model_and_for_a_request_and_nothing_runs() -> None:
+    fake = FakeInference()
+    asks = client(fake)
+
+    by_name = await (await asks.get("/api/mesh/route?model=org/parrot")).get_json()
+    by_request = await (await asks.post("/api/mesh/route", json=ASK)).get_json()
+
+    assert by_name["model"] == "org/parrot"
+    assert by_request["candidates"][0]["name"] == "fake-node"
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [("", 400, "invalid_value"), ("?model=", 400, "invalid_value"), ("?model=nobody", 404, "model_not_found")],
+)
+async def test_a_route_is_explained_only_for_a_model_there_is(query: str, status: int, code: str) -> None:
+    response = await client().get(f"/api/mesh/route{query}")
+
+    assert response.status_code == status
+    assert (await response.get_json())["error"]["code"] == code
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

@@ -103,6 +103,10 @@ class FakeInference:
     def mesh(self) -> Mapping[str, Any]:
         return {"self": "fake-id", "nodes": [{"id": "fake-id", "name": "fake-node", "state": "alive"}]}
 
+    def explain(self, call: GenerateCall) -> Mapping[str, Any]:
+        self._check_model(call.model)
+        return {"model": call.model, "candidates": [{"name": "fake-node", "why": HERE.why}]}
+
     def diagnostics(self) -> Mapping[str, Any]:
         return {"refusals": []}
 

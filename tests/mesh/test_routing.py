@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mesh.routing import Needs, place_load, rank, resolve
+from mesh.routing import Needs, place_load, rank, resolve, turned_down
 from mesh.types import ModelState, NodeId, NodeState
 from tests.helpers.mesh_records import CPU, GPU, member, model, view
 
@@ -190,3 +190,26 @@ def test_the_terms_of_a_cost_add_up() -> None:
 
     for candidate in rank(seen, "m"):
         assert sum(candidate.terms.values()) == pytest.approx(candidate.cost)
+
+
+def test_who_is_no_candidate_is_told_why() -> None:
+    seen = view(
+        "here",
+        member("here", model(capabilities=("chat", "vision"))),
+        member("dead", model(), state=NodeState.DEAD),
+        member("gone", model(), left=True),
+        member("busy", model(state=DRAINING)),
+        member("other", model(digest="d2")),
+        member("blind", model(capabilities=("chat",))),
+        member("empty"),
+    )
+    needs = Needs(frozenset({"vision"}))
+
+    assert [c.node for c in rank(seen, "m", needs=needs)] == ["here"]
+    assert turned_down(seen, "m", needs=needs) == [
+        ("blind", "its copy has no vision"),
+        ("busy", "is unloading it"),
+        ("dead", "is gone"),
+        ("gone", "has left"),
+        ("other", "has another model of that name"),
+    ]

@@ -29,9 +29,9 @@ BARS: list[tuple[str, str, str, float]] = [
     ("1000 streams", "errors", "<=", 0),
     ("hop", "hop_p50_ms", "<=", 4.0),
     ("64 forwarded streams", "chunks_per_s", ">=", 8000),
-    ("idle", "ready_s", "<=", 2.0),
-    ("idle", "idle_rss_mb", "<=", 120),
-    ("idle", "idle_core_percent", "<=", 1.0),
+    ("start", "ready_s", "<=", 2.0),
+    ("idle", "rss_mb", "<=", 120),
+    ("idle", "core_percent", "<=", 1.0),
 ]
 
 

@@ -6,7 +6,6 @@ ratios are the result.
 
 import asyncio
 import resource
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -193,29 +192,31 @@ async def hop(entry: Node, holder: Node, rounds: int = 6, count: int = 50) -> Fi
 
 
 async def start_up(root: Path) -> Figures:
-    """Seconds from the command to a node that says ready, and what it costs to sit idle."""
-    took = []
-    for index in range(3):
-        node = Node(root / f"start-{index}", "start", "--no-mdns", "--mesh-host", "127.0.0.1")
-        began = time.perf_counter()
-        node.start()
-        await node.until_ready()
-        took.append(time.perf_counter() - began)
-        if index < 2:
-            node.stop()
-    await asyncio.sleep(3)
-    assert node.process is not None
-    process = psutil.Process(node.process.pid)
-    before, began = process.cpu_times(), time.perf_counter()
-    await asyncio.sleep(10)
-    after, waited = process.cpu_times(), time.perf_counter() - began
-    rss = process.memory_info().rss
+    """Seconds from the command to a node that says ready."""
+    node = Node(root / "start", "start", "--no-mdns", "--mesh-host", "127.0.0.1")
+    began = time.perf_counter()
+    node.start()
+    await node.until_ready()
+    took = time.perf_counter() - began
     node.stop()
-    used = (after.user + after.system) - (before.user + before.system)
+    return {"ready_s": took}
+
+
+async def idle(nodes: Sequence[Node], seconds: float = 15.0) -> Figures:
+    """What it costs to be one of three nodes with nothing to do: the busiest one's share of a core, the
+    largest one's memory (without its backends)."""
+    await asyncio.sleep(3)
+    processes = [psutil.Process(node.process.pid) for node in nodes if node.process is not None]
+    before, began = [process.cpu_times() for process in processes], time.perf_counter()
+    await asyncio.sleep(seconds)
+    waited = time.perf_counter() - began
+    used = []
+    for process, old in zip(processes, before, strict=True):
+        new = process.cpu_times()
+        used.append(new.user + new.system - old.user - old.system)
     return {
-        "ready_s": statistics.median(took),
-        "idle_rss_mb": rss / 1e6,
-        "idle_core_percent": 100 * used / waited,
+        "rss_mb": max(process.memory_info().rss for process in processes) / 1e6,
+        "core_percent": 100 * max(used) / waited,
     }
 
 
@@ -232,10 +233,11 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
             say(f"{name} ({index + 1}/{repeats})")
             found.setdefault(name, []).append(await case())
 
-    found["idle"] = [await start_up(root)]
-    for name in ("a", "b"):
+    await run("start", lambda: start_up(root))
+    for name in "abc":
         prepare(root / name)
-    async with Supervisor(log_dir=root / "logs") as supervisor, mesh_of(root, "ab") as (a, b):
+    async with Supervisor(log_dir=root / "logs") as supervisor, mesh_of(root, "abc") as (a, b, c):
+        await run("idle", lambda: idle((a, b, c)))
         await b.load(MODEL, "b")
         for node in (a, b):
             await node.until_sees("a", "b", model=MODEL, held_by="b")

@@ -28,12 +28,13 @@ from api.serve import ApiServer
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
 from mesh.config import MeshConfig
-from mesh.errors import MeshError
+from mesh.errors import AddressError, AddressInUseError, MeshError
 from mesh.identity import Identity
 from mesh.mesh import Mesh
 from mesh.token import MeshKeys
 from node import banner
 from node.announcer import Announcer
+from node.background import Background
 from node.config import NodeConfig
 from node.dispatch import Dispatcher
 from node.errors import StartError
@@ -113,10 +114,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         peers = PeerService(local)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
-        try:
-            await mesh.start()
-        except MeshError as error:
-            raise StartError(str(error), hint="choose another with --mesh-port, or 0 for any free one") from error
+        await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
 
         dispatcher = Dispatcher(mesh, local)
@@ -128,8 +126,10 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         api_url = _api_url(config, server.port)
         announcer = Announcer(mesh, local, name=config.name, api_url=_url_for_peers(config, server.port))
         await announcer.ready()
-        stack.callback(asyncio.create_task(announcer.run()).cancel)
-        _preload(config, local)
+        background = await stack.enter_async_context(Background())
+        background.start(announcer.run(), "looking at models and devices")
+        for model in config.model:
+            background.start(local.load(model), f"--model {model}")
 
         write_private(
             folder.running,
@@ -142,6 +142,17 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
 
 def _mesh_config(config: NodeConfig) -> MeshConfig:
     return MeshConfig(host=config.mesh_host, port=config.mesh_port, mdns=config.mdns, peers=config.peer)
+
+
+async def _start_mesh(mesh: Mesh) -> None:
+    try:
+        await mesh.start()
+    except AddressInUseError as error:
+        raise StartError(str(error), hint="choose another with --mesh-port, or 0 for any free one") from error
+    except AddressError as error:
+        raise StartError(f"--peer: {error}", hint="like 10.0.0.5:4001, or a multiaddr with /p2p/ID") from error
+    except MeshError as error:
+        raise StartError(str(error)) from error
 
 
 async def _start_api(
@@ -168,17 +179,6 @@ def _identity(folder: DataFolder) -> Identity:
         return Identity.load_or_create(folder.root)
     except MeshError as error:
         raise StartError(str(error)) from error
-
-
-def _preload(config: NodeConfig, local: LocalModels) -> None:
-    for model in config.model:
-        task = asyncio.create_task(local.load(model))
-        task.add_done_callback(lambda t, m=model: _report_preload(t, m))  # type: ignore[misc]
-
-
-def _report_preload(task: "asyncio.Task[None]", model: str) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("--model %s: %s", model, error)
 
 
 def _api_url(config: NodeConfig, port: int) -> str:

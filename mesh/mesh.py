@@ -321,7 +321,9 @@ class Mesh:
     async def _answer(self, call: IncomingCall, replies: ToTrio[bytes]) -> None:
         """Run the handler for one call from a peer. Every end of it closes `replies`."""
         answer = self._handler(call)
-        error: MeshError = RemoteCallError("CANCELLED", "cancelled", "the call was cancelled")
+        # A call is cancelled when its caller has left, who is told nothing, or when this node stops:
+        # then its caller is still there, and can go on with another node.
+        error: MeshError = RemoteCallError("UNAVAILABLE", "shutting_down", "the node is stopping")
         try:
             async for batch in answer:
                 await replies.send(batch, sum(map(len, batch)))

@@ -101,7 +101,7 @@ class Relay:
             finally:
                 if isinstance(requests, ToTrio):
                     requests.cancel()
-                if error is not None:
+                if error is not None and not scope.cancel_called:
                     self._counters.calls_failed += 1
                 replies.close(error)
 

@@ -16,10 +16,14 @@ from mesh.codec import (
     MAX_NUMBER,
     MAX_TEXT,
 )
+from mesh.prefixes import HASH_BYTES, MOST_BLOCKS
 from mesh.types import Device, ModelRecord, ModelState, NodeRecord
 
 MOST_MODEL_BYTES = 40 * 1024
 """Room for models in a record; what is left is for everything else. Some 300 models with usual names."""
+
+MOST_PREFIX_BYTES = 12 * 1024
+"""Of them for sketches of cached prompts: those of the first few loaded models."""
 
 _MODEL_BYTES = 80
 """What a model takes besides its texts, at most."""
@@ -43,6 +47,7 @@ def fit(record: NodeRecord) -> NodeRecord:
 
 def _as_many_as_fit(models: Sequence[ModelRecord]) -> tuple[ModelRecord, ...]:
     room = MOST_MODEL_BYTES
+    prefix_room = MOST_PREFIX_BYTES
     kept: list[ModelRecord] = []
     for model in models:
         texts = (model.name, model.digest, model.engine, *model.capabilities, *model.devices)
@@ -50,6 +55,12 @@ def _as_many_as_fit(models: Sequence[ModelRecord]) -> tuple[ModelRecord, ...]:
         if room < 0:
             break
         kept.append(model)
+    for index, model in enumerate(kept):
+        size = HASH_BYTES * len(model.prefixes)
+        if size > min(room, prefix_room):
+            kept[index] = replace(model, prefixes=frozenset())
+        else:
+            room, prefix_room = room - size, prefix_room - size
     return tuple(kept)
 
 
@@ -77,6 +88,7 @@ def _model(model: ModelRecord) -> ModelRecord:
         created=_count(model.created),
         tokens_per_second=_measure(model.tokens_per_second),
         first_token_seconds=_measure(model.first_token_seconds),
+        prefixes=model.prefixes if len(model.prefixes) <= MOST_BLOCKS else frozenset(),
     )
 
 

@@ -12,6 +12,7 @@ covers the payload *as bytes*, so a node passes on records of versions newer tha
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import msgpack
 
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity, is_signed_by, public_key_of
+from mesh.prefixes import HASH_BYTES, MOST_BLOCKS
 from mesh.types import Device, ModelRecord, ModelState, NodeId, NodeRecord
 
 MAX_RECORD_BYTES = 64 * 1024
@@ -223,6 +225,7 @@ def _model_fields(model: ModelRecord) -> list[Any]:
         model.created,
         model.tokens_per_second,
         model.first_token_seconds,
+        _write_prefixes(model.prefixes),
     ]
 
 
@@ -279,7 +282,22 @@ def _read_model(value: Any) -> ModelRecord:
         created=_int(fields[10], "created", MAX_NUMBER),
         tokens_per_second=_float(fields[11], "tokens per second"),
         first_token_seconds=_float(fields[12], "first token"),
+        prefixes=_read_prefixes(fields[13]) if len(fields) > 13 else frozenset(),
     )
+
+
+def _write_prefixes(prefixes: frozenset[int]) -> bytes:
+    try:
+        return struct.pack(f"!{len(prefixes)}I", *sorted(prefixes))
+    except struct.error as error:
+        raise WireError("a prompt's hash is out of range") from error
+
+
+def _read_prefixes(value: Any) -> frozenset[int]:
+    raw = _bytes(value, "prefixes", HASH_BYTES * MOST_BLOCKS)
+    if len(raw) % HASH_BYTES:
+        raise WireError("prefixes: not a row of hashes")
+    return frozenset(struct.unpack(f"!{len(raw) // HASH_BYTES}I", raw))
 
 
 def _read_entry(value: Any) -> tuple[NodeId, int, int]:

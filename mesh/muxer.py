@@ -102,7 +102,8 @@ class Stream:
                 return b""
             if self._reset:
                 raise StreamResetError("the stream was cut")
-            self._wake_reader = trio.Event()
+            if self._wake_reader.is_set():
+                self._wake_reader = trio.Event()
             await self._wake_reader.wait()
         if n is None or n >= len(self._unread):
             data = bytes(self._unread)
@@ -128,7 +129,8 @@ class Stream:
         while view:
             await self._session._wait_for_room()
             while self._send_window == 0 and not self._reset:
-                self._wake_writer = trio.Event()
+                if self._wake_writer.is_set():
+                    self._wake_writer = trio.Event()
                 await self._wake_writer.wait()
             if self._reset or self._finished_writing:
                 raise StreamResetError("the stream was cut")
@@ -265,7 +267,9 @@ class Session:
 
     async def _wait_for_room(self) -> None:
         while len(self._outgoing) >= WRITE_AHEAD and not self.is_closed:
-            self._has_room = trio.Event()
+            # Many streams wait here for the same event: it is replaced only once it has been set.
+            if self._has_room.is_set():
+                self._has_room = trio.Event()
             await self._has_room.wait()
 
     async def _write_packets(self, ends: trio.CancelScope) -> None:

@@ -1,6 +1,6 @@
 """Who should answer: a ranking of nodes for one request, with a reason for each. Pure.
 
-    rank(view, model, …) -> [Candidate, …]     try them in this order
+    rank(view, model, …) -> Candidate, …       try them in this order
 
 Order, before anything else:
 
@@ -13,12 +13,16 @@ Dead and departed nodes, and models that drain, are no candidates.
 
 Among ready nodes the cost of one is
 
-    (places taken per slot, the request itself counted) / relative speed + distance
+    (places taken per slot, the request itself counted) / relative speed + distance + prompt to read again
 
 The cheapest are as good as equal when they differ little; of those, two are drawn with the request
 id as the seed and the better one wins (power of two choices). So many entry nodes with the same,
 slightly stale view do not all run to the same peer. This node is preferred unless it is clearly
 busier: a hop is not free, and sending requests back and forth helps nobody.
+
+A node that must read again what another one has cached of the prompt costs more, but never more than most of a
+full load: when loads differ by more, the shortest queue wins (a hot prompt is then cached in a second place).
+One request in `EXPLORE_ONE_IN` looks past the cache, so that what everybody asks for spreads also when it is quiet.
 
 One name, one digest: two models of one name with different digests are not the same model. A name
 resolves to one digest per entry node, see `resolve`. `Candidate.terms` says how a cost came about.
@@ -26,12 +30,14 @@ resolves to one digest per entry node, see `resolve`. `Candidate.terms` says how
 
 import hashlib
 import random
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from mesh.prefixes import BLOCK, shared_bytes
 from mesh.types import Member, MeshView, ModelRecord, ModelState, NodeId, NodeState
 
 LOCAL_PREFERENCE = 0.5
@@ -47,6 +53,16 @@ DISTANCE_COST = 4.0
 
 SLOWEST = 0.05
 """Least relative speed. Bounds how much a peer may gain by claiming to be fast."""
+
+PREFIX_COST = 0.75
+"""Of reading a prompt again that another node has cached, in full loads of a node. More than a hop and
+`ABOUT_EQUAL` together, or a conversation would not find back through another entry node; less than one,
+so that with few slots an idle node is better than a queue."""
+
+PREFIX_BYTES = 2048
+"""Text (some 500 tokens) from which on a prompt costs that much; less costs in proportion."""
+
+EXPLORE_ONE_IN = 64
 
 _NO_ONE: Mapping[tuple[NodeId, str], int] = MappingProxyType({})
 
@@ -76,16 +92,20 @@ class Needs:
     """Tokens, prompt and answer together, if known."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+_NOTHING_SPECIAL = Needs()
+
+
+class _Offer(NamedTuple):
     """One node's copy of the model."""
 
+    node: NodeId
     member: Member
     model: ModelRecord
 
-    @property
-    def node(self) -> NodeId:
-        return self.member.record.id
+
+_Terms = tuple[float, ...]
+_Priced = tuple[float, NodeId, _Offer, _Terms]
+TERMS = ("load", "slowness", "distance", "hop", "prefix")
 
 
 def rank(
@@ -93,24 +113,31 @@ def rank(
     model: str,
     *,
     request_id: str = "",
+    session: str = "",
     in_flight: Mapping[tuple[NodeId, str], int] = _NO_ONE,
-    needs: Needs = Needs(),
-) -> list[Candidate]:
-    """Everybody who could answer a request for `model`, the best first.
+    needs: Needs = _NOTHING_SPECIAL,
+    prompt: Sequence[int] = (),
+    failing: Collection[NodeId] = (),
+) -> Iterator[Candidate]:
+    """Everybody who could answer a request for `model`, the best first; worked out as far as it is read.
 
     `in_flight` counts this node's own running requests by (node, model): it knows of them before
-    the holder's next announcement does.
+    the holder's next announcement does. `prompt` are the request's `mesh.prefixes.block_hashes`.
+    Requests of one `session` go to the same node as long as nothing speaks against it. `failing`
+    are asked only when nobody else is left.
     """
-    digest = resolve(view, model)
-    if digest is None:
-        return []
-    offers = [o for o in _offers(view, model) if o.model.digest == digest and _fits(o.model, needs)]
-    trusted = [o for o in offers if o.member.state is NodeState.ALIVE]
-    doubted = [o for o in offers if o.member.state is NodeState.SUSPECT]
-    return [
-        *_rank_trusted(view, trusted, model, request_id, in_flight),
-        *(_doubtful(c) for c in _rank_trusted(view, doubted, model, request_id, in_flight)),
-    ]
+    offers = _offers(view, model)
+    digest = _resolve(view.self_id, offers)
+    offers = [o for o in offers if o.model.digest == digest and (needs is _NOTHING_SPECIAL or _fits(o.model, needs))]
+    request = _Request(view.self_id, model, request_id, session or request_id, in_flight, prompt)
+    trusted = [o for o in offers if o.member.state is NodeState.ALIVE and not (failing and o.node in failing)]
+    yield from _rank_equally_trusted(trusted, request)
+    if len(trusted) < len(offers):
+        alive = [o for o in offers if o.member.state is NodeState.ALIVE and o.node in failing]
+        suspect = [o for o in offers if o.member.state is NodeState.SUSPECT]
+        for doubted, doubt in ((alive, "failed lately"), (suspect, "under suspicion")):
+            for candidate in _rank_equally_trusted(doubted, request):
+                yield replace(candidate, why=f"{candidate.why}, {doubt}")
 
 
 def resolve(view: MeshView, model: str) -> str | None:
@@ -119,18 +146,10 @@ def resolve(view: MeshView, model: str) -> str | None:
     This node's own copy decides: people expect a name to mean the file they put there. Otherwise
     the digest that is ready on most nodes, then the one most nodes have; the smallest of equals.
     """
-    offers = _offers(view, model)
-    own = next((o for o in offers if o.node == view.self_id), None)
-    if own is not None:
-        return own.model.digest
-    for among in (_in_state(offers, ModelState.READY), offers):
-        counts = Counter(o.model.digest for o in among)
-        if counts:
-            return min(counts, key=lambda digest: (-counts[digest], digest))
-    return None
+    return _resolve(view.self_id, _offers(view, model))
 
 
-def turned_down(view: MeshView, model: str, *, needs: Needs = Needs()) -> list[tuple[NodeId, str]]:
+def turned_down(view: MeshView, model: str, *, needs: Needs = _NOTHING_SPECIAL) -> list[tuple[NodeId, str]]:
     """Everybody who has `model` and is no candidate, with the reason."""
     digest = resolve(view, model)
     found: list[tuple[NodeId, str]] = []
@@ -158,77 +177,96 @@ def place_load(view: MeshView, model: str) -> NodeId | None:
 # ---------------------------------------------------------------- the order
 
 
-def _rank_trusted(
-    view: MeshView,
-    offers: Sequence[_Offer],
-    model: str,
-    request_id: str,
-    in_flight: Mapping[tuple[NodeId, str], int],
-) -> list[Candidate]:
-    ready = _in_state(offers, ModelState.READY)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a choice depends on besides the offers."""
+
+    self_id: NodeId
+    model: str
+    id: str
+    draw: str
+    """Seed for choosing among equals."""
+    in_flight: Mapping[tuple[NodeId, str], int]
+    prompt: Sequence[int]
+
+    @property
+    def explores(self) -> bool:
+        """Whether this one is to see what else there is. The same on every entry node."""
+        return zlib.crc32(self.id.encode()) % EXPLORE_ONE_IN == 0
+
+
+def _rank_equally_trusted(offers: Sequence[_Offer], request: _Request) -> Iterator[Candidate]:
+    self_id = request.self_id
+    yield from _rank_ready(_in_state(offers, ModelState.READY), request)
     loading = _in_state(offers, ModelState.LOADING)
-    on_disk = _in_loading_order(_in_state(offers, ModelState.ON_DISK))
-    return [
-        *_rank_ready(view.self_id, ready, model, request_id, in_flight),
-        *_plain(view.self_id, sorted(loading, key=lambda o: (o.model.queued, o.node)), "is loading it"),
-        *_plain(view.self_id, on_disk, "loads it"),
-    ]
+    yield from _plain(self_id, sorted(loading, key=lambda o: (o.model.queued, o.node)), "is loading it")
+    yield from _plain(self_id, _in_loading_order(_in_state(offers, ModelState.ON_DISK)), "loads it")
 
 
-def _rank_ready(
-    self_id: NodeId,
-    offers: Sequence[_Offer],
-    model: str,
-    request_id: str,
-    in_flight: Mapping[tuple[NodeId, str], int],
-) -> list[Candidate]:
-    fastest = max((o.model.tokens_per_second for o in offers), default=0.0)
-    terms = {o.node: _terms(o, fastest, in_flight.get((o.node, model), 0), is_here=o.node == self_id) for o in offers}
-    cost = {node: sum(t.values()) for node, t in terms.items()}
-    order = sorted(offers, key=lambda o: (cost[o.node], o.node))
-    if len(order) > 1:
-        _put_first(order, _winner(order, cost, self_id, request_id))
-    others = len(order) - 1
-    return [
-        Candidate(
-            node=o.node,
-            digest=o.model.digest,
-            kind="local" if o.node == self_id else "forward",
-            why=_why_ready(o, is_here=o.node == self_id, others=others),
-            cost=cost[o.node],
-            terms=terms[o.node],
+def _rank_ready(offers: Sequence[_Offer], request: _Request) -> Iterator[Candidate]:
+    if not offers:
+        return
+    cached = [shared_bytes(request.prompt, o.model.prefixes) for o in offers] if request.prompt else []
+    most_cached = max(cached, default=0)
+    fastest = max(o.model.tokens_per_second for o in offers)
+    priced: list[_Priced] = []
+    for index, offer in enumerate(offers):
+        missing = 0 if not most_cached or request.explores else most_cached - cached[index]
+        terms = _terms(offer, request, fastest, missing)
+        priced.append((sum(terms), offer.node, offer, terms))
+    priced.sort()
+    if len(priced) > 1:
+        winner = _winner(priced, request)
+        priced.remove(winner)
+        priced.insert(0, winner)
+    for cost, node, offer, terms in priced:
+        is_here = node == request.self_id
+        knows = most_cached >= BLOCK and len(priced) > 1 and terms[-1] == 0.0 and not request.explores
+        yield Candidate(
+            node=node,
+            digest=offer.model.digest,
+            kind="local" if is_here else "forward",
+            why=_why_ready(is_here=is_here, others=len(priced) - 1, knows_prompt=knows),
+            cost=cost,
+            terms=MappingProxyType(dict(zip(TERMS, terms, strict=True))),
         )
-        for o in order
-    ]
 
 
-def _winner(order: Sequence[_Offer], cost: Mapping[NodeId, float], self_id: NodeId, request_id: str) -> _Offer:
-    best = cost[order[0].node]
-    equal = [o for o in order if cost[o.node] <= best + ABOUT_EQUAL]
-    here = next((o for o in equal if o.node == self_id), None)
+def _winner(priced: Sequence[_Priced], request: _Request) -> _Priced:
+    best = priced[0][0]
+    equal = [p for p in priced if p[0] <= best + ABOUT_EQUAL]
+    here = next((p for p in equal if p[1] == request.self_id), None)
     if here is not None:
         return here
     if len(equal) == 1:
         return equal[0]
-    drawn = random.Random(request_id).sample(sorted(equal, key=lambda o: o.node), 2)
-    return min(drawn, key=lambda o: cost[o.node])
+    drawn = random.Random(request.draw).sample(sorted(equal, key=lambda p: p[1]), 2)
+    return min(drawn, key=lambda p: p[0])
 
 
-def _terms(offer: _Offer, fastest: float, sent: int, *, is_here: bool) -> Mapping[str, float]:
-    model = offer.model
+def _terms(offer: _Offer, request: _Request, fastest: float, missing: int) -> _Terms:
+    """The parts of a cost, in the order of `TERMS`. `missing`: bytes of the prompt that others have cached."""
+    model, node = offer.model, offer.node
     # Our own requests may or may not be in the holder's numbers already; never count them twice.
-    taken = max(model.busy + model.queued, sent)
-    load = (taken + 1) / max(model.slots, 1)
+    taken = max(model.busy + model.queued, request.in_flight.get((node, request.model), 0))
+    load = (taken + 1) / (model.slots or 1)
     speed = model.tokens_per_second / fastest if fastest > 0 and model.tokens_per_second > 0 else 1.0
-    distance = 0.0 if is_here else DISTANCE_COST * (offer.member.round_trip or 0.0)
-    return MappingProxyType(
-        {
-            "load": load,
-            "slowness": load / max(speed, SLOWEST) - load,
-            "distance": distance,
-            "hop": 0.0 if is_here else LOCAL_PREFERENCE,
-        }
-    )
+    slowness = load / (speed if speed > SLOWEST else SLOWEST) - load
+    prefix = PREFIX_COST * missing / PREFIX_BYTES if missing < PREFIX_BYTES else PREFIX_COST
+    if node == request.self_id:
+        return load, slowness, 0.0, 0.0, prefix
+    return load, slowness, DISTANCE_COST * (offer.member.round_trip or 0.0), LOCAL_PREFERENCE, prefix
+
+
+def _resolve(self_id: NodeId, offers: Sequence[_Offer]) -> str | None:
+    own = next((o for o in offers if o.node == self_id), None)
+    if own is not None:
+        return own.model.digest
+    for among in (_in_state(offers, ModelState.READY), offers):
+        counts = Counter(o.model.digest for o in among)
+        if counts:
+            return min(counts, key=lambda digest: (-counts[digest], digest))
+    return None
 
 
 def _in_loading_order(offers: Iterable[_Offer]) -> list[_Offer]:
@@ -246,16 +284,19 @@ def _weight(offer: _Offer) -> int:
 # ---------------------------------------------------------------- small questions
 
 
-def _offers(view: MeshView, model: str) -> list[_Offer]:
+def _offers(view: MeshView, model: str) -> Sequence[_Offer]:
+    known: Sequence[_Offer] | None = view.memo.get(model)
+    if known is not None:
+        return known
     found: list[_Offer] = []
-    for member in view.members.values():
-        if member.state not in (NodeState.ALIVE, NodeState.SUSPECT):
-            continue
-        if member.record.left:
-            continue
+    for node, member in view.members.items():
         record = member.record.model(model)
-        if record is not None and record.state is not ModelState.DRAINING:
-            found.append(_Offer(member, record))
+        if record is None or record.state is ModelState.DRAINING:
+            continue
+        if (member.state is NodeState.ALIVE or member.state is NodeState.SUSPECT) and not member.record.left:
+            found.append(_Offer(node, member, record))
+    if found:
+        view.memo[model] = found
     return found
 
 
@@ -292,11 +333,6 @@ def _has_accelerator(member: Member) -> bool:
     return any(device.kind != "cpu" for device in member.record.devices)
 
 
-def _put_first(order: list[_Offer], offer: _Offer) -> None:
-    order.remove(offer)
-    order.insert(0, offer)
-
-
 def _plain(self_id: NodeId, offers: Iterable[_Offer], what: str) -> list[Candidate]:
     return [
         Candidate(
@@ -309,20 +345,11 @@ def _plain(self_id: NodeId, offers: Iterable[_Offer], what: str) -> list[Candida
     ]
 
 
-def _why_ready(offer: _Offer, *, is_here: bool, others: int) -> str:
+def _why_ready(*, is_here: bool, others: int, knows_prompt: bool) -> str:
     where = "local" if is_here else "forwarded"
     if others <= 0:
         return f"{where}: holds it"
     of = f"{others + 1} hold it"
+    if knows_prompt:
+        return f"{where}: {of}, prompt cached"
     return f"{where}: {of}, preferred" if is_here else f"{where}: {of}, less busy"
-
-
-def _doubtful(candidate: Candidate) -> Candidate:
-    return Candidate(
-        candidate.node,
-        candidate.digest,
-        candidate.kind,
-        f"{candidate.why}, under suspicion",
-        candidate.cost,
-        candidate.terms,
-    )

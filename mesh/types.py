@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NewType
+from typing import Any, NewType
 
 NodeId = NewType("NodeId", str)
 """A libp2p peer id in its text form. Who a node is; its name is only what people call it."""
@@ -62,6 +62,8 @@ class ModelRecord:
     """Unix seconds, by the holder's clock: for people, never compared."""
     tokens_per_second: float = 0.0
     first_token_seconds: float = 0.0
+    prefixes: frozenset[int] = frozenset()
+    """Which prompts are cached there: the sketch of `mesh.prefixes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +85,14 @@ class NodeRecord:
     """Shoal's version, for people."""
     devices: tuple[Device, ...] = ()
     models: tuple[ModelRecord, ...] = ()
+    _by_name: dict[str, ModelRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Filled when it is first asked: every request asks every record."""
 
     def model(self, name: str) -> ModelRecord | None:
         """The model of that name, if this node has it."""
-        return next((m for m in self.models if m.name == name), None)
+        if not self._by_name:
+            self._by_name.update((m.name, m) for m in reversed(self.models))
+        return self._by_name.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,8 @@ class MeshView:
     self_id: NodeId
     members: Mapping[NodeId, Member] = field(default_factory=lambda: MappingProxyType({}))
     """This node included."""
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """For what `mesh.routing` has worked out from this view, by model: most views see many requests."""
 
     @property
     def me(self) -> Member:

@@ -251,6 +251,32 @@ def test_frames_of_many_streams_leave_in_few_packets() -> None:
     run(main)
 
 
+def test_many_writers_that_wait_for_room_all_go_on() -> None:
+    async def main() -> None:
+        here, there = pipes()
+        read: dict[int, int] = {}
+
+        async def count(stream: Stream) -> None:
+            while data := await stream.read():
+                read[stream.stream_id] = read.get(stream.stream_id, 0) + len(data)
+
+        dialer = Session(here, is_initiator=True, on_stream=nothing)
+        listener = Session(there, is_initiator=False, on_stream=count)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.run)
+            async with trio.open_nursery() as writers:
+                for _ in range(20):
+                    writers.start_soon(dialer.open_stream().write, bytes(200_000))
+                # Nobody takes packets yet, so all of them come to wait.
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(listener.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert sorted(read.values()) == [200_000] * 20
+
+    run(main)
+
+
 def frame(kind: int, flags: int, stream_id: int, length: int, body: bytes = b"", version: int = 0) -> bytes:
     return HEADER.pack(version, kind, flags, stream_id, length) + body
 

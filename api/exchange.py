@@ -15,7 +15,7 @@ Every answer gets `x-request-id`, `x-shoal-node` and `x-shoal-route`; every requ
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from quart.asgi import ASGIHTTPConnection
 from quart.wrappers import Request, Response
 from quart.wrappers.response import DataBody
 
+from api import sse
 from api.auth import KEYLESS_PATHS, Gate, cors_headers, preflight_headers
 from api.config import ApiConfig
 from api.error_reply import error_headers, error_json
@@ -53,6 +54,8 @@ class Surroundings:
     gate: Gate
     metrics: Metrics
     is_stopping: bool = False
+    running: "set[HttpExchange]" = field(default_factory=set)
+    """Those whose request has been read, until they are answered."""
 
 
 class ApiRequest(Request):
@@ -85,7 +88,10 @@ class HttpExchange(ASGIHTTPConnection):
         self._endpoint = "none"
         self._status = CLIENT_GONE
         self._client_gone = False
+        self._stopped = False
+        self._has_head = False
         self._answered = False
+        self._task: asyncio.Task[Any] | None = None
         self._body_read = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -119,11 +125,11 @@ class HttpExchange(ASGIHTTPConnection):
 
     async def _answer(self, request: ApiRequest, receive: ASGIReceiveCallable, send: Send) -> None:
         """Let Quart answer, unless the client leaves first."""
-        task = asyncio.current_task()
+        task = self._task = asyncio.current_task()
         assert task is not None
 
         def leave() -> None:
-            if not self._answered and not self._client_gone:
+            if not (self._answered or self._client_gone or self._stopped):
                 self._client_gone = True
                 task.cancel()
 
@@ -136,17 +142,22 @@ class HttpExchange(ASGIHTTPConnection):
 
         departure = asyncio.create_task(_wait_for_departure(receive, leave))
         writes = WriteWatch(send, self._around.config.write_timeout, drop)
+        self._around.running.add(self)
         try:
             response = await self.app.handle_request(request)
             self._endpoint = request.endpoint_label
             await self._send_answer(writes.send, cast("Response", response))
         except asyncio.CancelledError:
-            # Ours only if the client left. Anyone else's cancellation goes on.
-            if not self._client_gone or task.uncancel() > 0:
+            # Ours only if the client left or the server stops. Anyone else's cancellation goes on.
+            if not (self._client_gone or self._stopped) or task.uncancel() > 0:
                 raise
             self._endpoint = request.endpoint_label
-            log.debug("request %s: the client left", self._request_id)
+            if self._client_gone:
+                log.debug("request %s: the client left", self._request_id)
+            else:
+                await self._say_stopping(writes.send)
         finally:
+            self._around.running.discard(self)
             writes.stop()
             departure.cancel()
 
@@ -162,6 +173,7 @@ class HttpExchange(ASGIHTTPConnection):
                     "headers": self._headers(response.headers.items()),
                 }
             )
+            self._has_head = True
             last = b""
             if isinstance(body, DataBody):
                 last = body.data
@@ -170,6 +182,22 @@ class HttpExchange(ASGIHTTPConnection):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         self._answered = True
         await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    def stop(self) -> None:
+        """End it now: the server stops, and the client is told so."""
+        if self._task is not None and not (self._answered or self._client_gone or self._stopped):
+            self._stopped = True
+            self._task.cancel()
+
+    async def _say_stopping(self, send: Send) -> None:
+        error = _stopping()
+        if not self._has_head:
+            headers = [("content-type", "application/json"), *error_headers(error)]
+            await self._send_plain(send, error.status, headers, error_json(error))
+            return
+        # Only streams of events are still unanswered once their head is out.
+        self._answered = True
+        await send({"type": "http.response.body", "body": sse.event(error_json(error)), "more_body": False})
 
     async def _refuse(self, receive: ASGIReceiveCallable, send: Send, error: ApiError) -> None:
         headers = [("content-type", "application/json"), ("connection", "close"), *error_headers(error)]
@@ -200,7 +228,7 @@ class HttpExchange(ASGIHTTPConnection):
             return
         self._around.gate.admit(self.scope["path"], self._head)
         if self._around.is_stopping and self.scope["path"] not in KEYLESS_PATHS:
-            raise ShuttingDownError("This node is stopping; ask another one.", retry_after=1)
+            raise _stopping()
 
     def _is_preflight(self) -> bool:
         return (
@@ -225,6 +253,10 @@ class HttpExchange(ASGIHTTPConnection):
         if origin is not None and self._status != 403:
             headers.update(cors_headers(origin.decode("latin-1")))
         return [(name.encode("latin-1"), header_value(value)) for name, value in headers.items()]
+
+
+def _stopping() -> ShuttingDownError:
+    return ShuttingDownError("This node is stopping; ask another one.", retry_after=1)
 
 
 async def _wait_for_departure(receive: ASGIReceiveCallable, leave: Any) -> None:

@@ -5,7 +5,8 @@ client reads no more. So this opens the socket and accepts connections itself, a
 `TCPServer` speak HTTP on each.
 
 Stopping goes in steps, each bounded: no new connections; idle ones closed; running answers may finish
-for `grace` seconds; the rest are dropped, which cancels their calls wherever they run.
+for `grace` seconds; the rest are cancelled wherever they run, and their clients told why; who does not
+take that in is dropped.
 """
 
 import asyncio
@@ -27,6 +28,9 @@ from api.exchange import ABORT, EXTENSION, Surroundings
 
 CLOSING_TIMEOUT = 2.0
 """Seconds for dropped connections to unwind, and for a closed one to take its last bytes."""
+
+LAST_WORDS_TIMEOUT = 0.3
+"""Seconds for clients to take in that their answers end because the server stops."""
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,9 @@ class ApiServer:
         for connection in self._connections.values():
             connection.close_if_idle()
         await self._wait_for_connections(grace)
+        for exchange in list(self._around.running):
+            exchange.stop()
+        await self._wait_for_connections(LAST_WORDS_TIMEOUT)
         for connection in self._connections.values():
             connection.abort()
         await self._wait_for_connections(CLOSING_TIMEOUT)

@@ -29,7 +29,7 @@ class GossipConfig:
     """From a broken connection to dead, unless a new connection is made. A refused connection
     (nobody listens there any more) is final at once."""
     redial_first: float = 0.5
-    redial_most: float = 15.0
+    redial_most: float = 5.0
     """Pause before dialling a lost member again: doubles from the first to the most. The most is
     also how long a healed network may stay unnoticed."""
     forget_after: float = 600.0

@@ -17,7 +17,14 @@ cd "$(dirname "$0")/.."
 want=${1:-run}
 venv=.venv
 llama_version=$(sed -n 's/^llama_cpp_python==//p' constraints.txt)
-llama_flags="-DGGML_RPC=ON ${CMAKE_ARGS:-}"
+llama_flags="-DGGML_RPC=ON"
+# GCC drops part of the tile configuration of AMX, and llama.cpp's AMX code then crashes on quantized weights
+# (ggml-org/llama.cpp#20824). Without it the ordinary AVX-512 code is used.
+case $(uname -m) in
+    x86_64) no_amx="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+            llama_flags="$llama_flags '-DCMAKE_C_FLAGS=$no_amx' '-DCMAKE_CXX_FLAGS=$no_amx'" ;;
+esac
+llama_flags="$llama_flags ${CMAKE_ARGS:-}"
 
 say() { printf '\033[2m[setup]\033[0m %s\n' "$*" >&2; }
 die() { printf 'shoal setup: %s\n' "$*" >&2; exit 1; }

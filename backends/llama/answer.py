@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from backends.llama.call_parser import CallParser
 from backends.llama.detokenizer import Detokenizer
-from backends.llama.tools import CallArguments, CallBegun, CallParser, Part, Text
+from backends.llama.tools import CallArguments, CallBegun, Part, Text
 from backends.rpc import backend_pb2 as pb
 from backends.stop import StopFilter
 

@@ -35,6 +35,7 @@ from backends.llama.settings import (
     repacks,
 )
 from backends.llama.template import CHATML, ChatTemplate
+from backends.llama.tool_formats import FORMATS, tool_format_of
 from backends.llama.tools import NO_TOOLS, read_offer
 from backends.rpc import backend_pb2 as pb
 from backends.settings import read_settings
@@ -136,7 +137,8 @@ class LlamaEngine(Engine):
         )
         decoding = DecodeLoop(model, context, limits, self._changed)
         decoding.start()
-        maker = JobMaker(model, template, plan.context_length, plan.slots)
+        tool_format = FORMATS[settings.tool_format or tool_format_of(template.source)]
+        maker = JobMaker(model, template, tool_format, plan.context_length, plan.slots)
         return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), plan)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:

@@ -12,11 +12,11 @@ from backends.engine import Replies
 from backends.errors import ContextLengthError, InvalidValueError, UnsupportedError
 from backends.llama.answer import Answer
 from backends.llama.constraints import grammar_of, rules_of_schema
-from backends.llama.hermes import HermesParser, calls_grammar
 from backends.llama.model import Model
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Ask
 from backends.llama.template import ChatTemplate, read_messages, tokenize_spans
+from backends.llama.tool_formats import ToolFormat
 from backends.llama.tools import Offer, read_offer
 from backends.rpc import backend_pb2 as pb
 from backends.settings import parse_object
@@ -71,9 +71,12 @@ class Job:
 class JobMaker:
     """Makes jobs for one loaded model."""
 
-    def __init__(self, model: Model, template: ChatTemplate, context_length: int, slots: int) -> None:
+    def __init__(
+        self, model: Model, template: ChatTemplate, tool_format: ToolFormat, context_length: int, slots: int
+    ) -> None:
         self._model = model
         self._template = template
+        self._tool_format = tool_format
         self._context_length = context_length
         self._slots = slots
 
@@ -124,11 +127,11 @@ class JobMaker:
         sampler = Sampler(self._model, request.sampling, ignore_end=request.ignore_eos, grammar=grammar, offset=index)
         answer = Answer(
             index,
-            self._model.piece,
+            self._model.piece_with(self._tool_format.markers if offer.tools else ()),
             self._model.end_tokens,
             limit=min(room, request.max_tokens) if request.HasField("max_tokens") else room,
             stops=list(request.stop),
-            parser=HermesParser(offer.names) if offer.tools else None,
+            parser=self._tool_format.parser(offer.tools) if offer.tools else None,
         )
         choice = Choice(job, sampler, answer)
         try:
@@ -180,7 +183,7 @@ class JobMaker:
         if grammar is not None:
             raise InvalidValueError("a forced tool call cannot follow a response format", param="tool_choice")
         parallel = not request.HasField("parallel_tool_calls") or request.parallel_tool_calls
-        return calls_grammar(offer.forced, parallel, rules_of_schema)
+        return self._tool_format.grammar(offer.forced, parallel, rules_of_schema)
 
     def _given(self, request: pb.GenerateRequest, count: int) -> list[list[int]]:
         given: list[list[int]] = [[] for _ in range(count)]

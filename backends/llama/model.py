@@ -140,10 +140,15 @@ class Model:
     @cached_property
     def control_texts(self) -> tuple[str, ...]:
         """How control tokens are written, the longest first."""
+        return tuple(sorted(self._control_tokens, key=len, reverse=True))
+
+    @cached_property
+    def _control_tokens(self) -> dict[str, int]:
         attributes, text = llama.llama_vocab_get_attr, llama.llama_vocab_get_text
         hidden = [t for t in range(self.vocabulary_size) if attributes(self._vocabulary, t) & _HIDDEN]
-        texts = {text(self._vocabulary, t).decode(errors="replace") for t in hidden}
-        return tuple(sorted(texts - {""}, key=len, reverse=True))
+        tokens = {text(self._vocabulary, t).decode(errors="replace"): t for t in hidden}
+        tokens.pop("", None)
+        return tokens
 
     @cached_property
     def begin_token(self) -> int | None:
@@ -180,6 +185,17 @@ class Model:
             size = llama.llama_token_to_piece(self._vocabulary, token, self._buffer, len(self._buffer), 0, False)
             known = self._pieces[token] = self._buffer.raw[: max(0, size)]
         return known
+
+    def piece_with(self, markers: Sequence[str]) -> Callable[[int], bytes]:
+        """`piece`, but control tokens among `markers` show as their text."""
+        shown = {self._control_tokens[text]: text.encode() for text in markers if text in self._control_tokens}
+        if not shown:
+            return self.piece
+
+        def piece(token: int) -> bytes:
+            return shown.get(token) or self.piece(token)
+
+        return piece
 
     def check_tokens(self, ids: Sequence[int], param: str) -> list[int]:
         """`ids` as a list.

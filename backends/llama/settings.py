@@ -6,6 +6,7 @@ The model's facts and the machine's go in, a plan comes out; nothing is asked of
 from dataclasses import dataclass
 
 from backends.errors import InvalidValueError, OutOfMemoryError
+from backends.llama.tool_formats import FORMATS
 
 DEFAULT_CONTEXT = 4096
 """Tokens, where neither the settings nor the model's training ask for less. More costs memory for
@@ -61,6 +62,9 @@ class LlamaSettings:
     chat_template: str | None = None
     """A Jinja template instead of the model's own."""
 
+    tool_format: str | None = None
+    """How the model writes tool calls (`tool_formats.py` lists the names); default: as its template says."""
+
     def __post_init__(self) -> None:
         for name, least in (("slots", 1), ("threads", 1), ("batch", 32), ("prompt_slice", 1), ("queue", 0)):
             value = getattr(self, name)
@@ -70,6 +74,8 @@ class LlamaSettings:
             raise ValueError(f"slots must be at most {MAX_SLOTS}, not {self.slots}")
         if not 0 <= self.kept_prefixes <= MAX_SLOTS:
             raise ValueError(f"kept_prefixes must be between 0 and {MAX_SLOTS}")
+        if self.tool_format is not None and self.tool_format not in FORMATS:
+            raise ValueError(f"tool_format must be one of {', '.join(sorted(FORMATS))}, not {self.tool_format!r}")
         if self.context_length is not None and self.context_length < 16:
             raise ValueError("context_length must be at least 16")
 

@@ -46,6 +46,7 @@ class ChatTemplate:
         Raises:
             UnsupportedError: the template is not valid.
         """
+        self.source = source
         self.has_tools = bool(re.search(r"\btools\b", source))
         self._texts = {"bos_token": begin, "eos_token": end}
         self._control = re.compile("|".join(map(re.escape, control_texts))) if control_texts else None

@@ -1,12 +1,11 @@
 """Tools: what a request offers and demands, and what a parser of a model's answer gives.
 
-How a model writes a call differs by family; each way has a file of its own that provides a
-`CallParser` and, where calls can be forced, a grammar. `hermes.py` is the first.
+How a model writes a call differs by family; `tool_formats.py` lists the ways.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from backends.errors import InvalidValueError
 
@@ -35,21 +34,6 @@ class CallArguments:
 
 
 Part = Text | CallBegun | CallArguments
-
-
-class CallParser(Protocol):
-    """Tells calls from text in an answer that arrives piece by piece."""
-
-    calls: int
-    """Calls begun so far."""
-
-    def feed(self, text: str) -> list[Part]:
-        """What is certain now."""
-        ...
-
-    def flush(self) -> list[Part]:
-        """The answer is over: what was held back is text, or a call that lacked its end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

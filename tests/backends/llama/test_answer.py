@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.llama.answer import Answer
-from backends.llama.hermes import HermesParser
+from backends.llama.tool_formats import FORMATS
+from backends.llama.tools import Tool
 from backends.rpc import backend_pb2 as pb
 from tests.backends.harness import calls_of, ids_of, reason_of, text_of
 
@@ -20,7 +21,7 @@ def make(limit: int = 1000, stops: tuple[str, ...] = (), tools: bool = False) ->
         frozenset({END}),
         limit=limit,
         stops=stops,
-        parser=HermesParser(["add"]) if tools else None,
+        parser=FORMATS["hermes"].parser([Tool("add", {})]) if tools else None,
         call_id=lambda: "call_1",
     )
 

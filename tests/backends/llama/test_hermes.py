@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.llama.hermes import HermesParser, calls_grammar
+from backends.llama.call_parser import CallParser
+from backends.llama.hermes import STYLE
+from backends.llama.tool_formats import FORMATS
 from backends.llama.tools import CallArguments, CallBegun, Text, Tool
 
 Read = tuple[str, list[tuple[str, str]]]
@@ -14,7 +16,7 @@ Read = tuple[str, list[tuple[str, str]]]
 
 def read(pieces: list[str]) -> Read:
     """The text and the calls of an answer that arrives in pieces."""
-    parser = HermesParser(["add", "weather"])
+    parser = CallParser(STYLE, [Tool("add", {}), Tool("weather", {})])
     parts = [part for piece in pieces for part in parser.feed(piece)] + parser.flush()
     text = "".join(part.text for part in parts if isinstance(part, Text))
     names = [part.name for part in parts if isinstance(part, CallBegun)]
@@ -96,7 +98,7 @@ def test_where_the_text_is_cut_does_not_matter(parts: list[str], data: st.DataOb
 
 
 def test_arguments_stream_as_they_come() -> None:
-    parser = HermesParser(["add"])
+    parser = CallParser(STYLE, [Tool("add", {})])
     parser.feed('<tool_call>\n{"name": "add", "arguments": ')
 
     assert parser.feed('{"a":') == [CallBegun(0, "add"), CallArguments(0, '{"a":')]
@@ -105,7 +107,7 @@ def test_arguments_stream_as_they_come() -> None:
 
 def test_a_grammar_names_each_tool_and_quotes_it() -> None:
     tools = [Tool("add", {}), Tool('we"ird', {})]
-    grammar = calls_grammar(
+    grammar = FORMATS["hermes"].grammar(
         tools, True, lambda schema, prefix: (f"{prefix}-root ::= {json.dumps('{}')}", f"{prefix}-root")
     )
 

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from backends.llama.engine import LlamaEngine
+from backends.llama.tool_formats import FORMATS
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
 from tests.backends.harness import (
@@ -226,6 +227,27 @@ async def test_a_required_call_fits_the_tools_parameters(stub: BackendStub) -> N
     assert name == "get_weather"
     jsonschema.validate(json.loads(arguments), WEATHER["function"]["parameters"])  # type: ignore[index]
     assert (text_of(events), reason_of(events)) == ("", "tool_calls")
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+async def test_required_calls_fit_in_every_format(name: str) -> None:
+    async with served(LlamaEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, MINNOW, slots=1, context_length=512, tool_format=name)
+        request = user(
+            "What is 2 + 3?",
+            sampling=pb.Sampling(temperature=0.5, seed=5),
+            tools_json=json.dumps([ADD]),
+            tool_choice_json='"required"',
+            parallel_tool_calls=False,
+            max_tokens=120,
+        )
+        events = await events_of(stub, request)
+
+    [(tool, arguments)] = calls_of(events)
+    assert (tool, text_of(events)) == ("add", "")
+    if reason_of(events) == "tool_calls":
+        jsonschema.validate(json.loads(arguments), ADD["function"]["parameters"])  # type: ignore[index]
 
 
 async def test_tools_that_are_forbidden_are_not_shown(stub: BackendStub) -> None:

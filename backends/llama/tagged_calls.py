@@ -1,0 +1,178 @@
+"""Tool calls whose arguments are tags around plain text: Qwen3-Coder and GLM.
+
+    <tool_call>                                     <tool_call>weather
+    <function=weather>                              <arg_key>city</arg_key>
+    <parameter=city>                                <arg_value>Oslo</arg_value>
+    Oslo                                            </tool_call>
+    </parameter>
+    </function>
+    </tool_call>
+
+A value is plain text where the tool's schema says that it is a string, and JSON otherwise.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backends.errors import InvalidSchemaError
+from backends.llama.call_grammar import Frame, RulesFor, frame_rules, joined, literal
+from backends.llama.call_parser import Head, Style
+from backends.llama.patterns import Gap, Matchers, Pattern
+from backends.llama.tools import Tool
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What stands around a parameter. `KEY` stands for its name when one is written."""
+
+    key: Pattern
+    value_end: str
+    over: Pattern
+    written_before: str
+    written_after: str
+    trimmed: bool
+    """One line break after the value's opening and one before its end are not part of it."""
+
+
+QWEN3_CODER_TAGS = Tags(
+    key=(Gap.SPACE, "<parameter=", Gap.NAME, ">"),
+    value_end="</parameter>",
+    over=(Gap.SPACE, "</function>"),
+    written_before="<parameter=KEY>\n",
+    written_after="\n</parameter>\n",
+    trimmed=True,
+)
+GLM_TAGS = Tags(
+    key=(Gap.SPACE, "<arg_key>", Gap.NAME, "</arg_key>", Gap.SPACE, "<arg_value>"),
+    value_end="</arg_value>",
+    over=(Gap.SPACE, CLOSE),
+    written_before="<arg_key>KEY</arg_key>\n<arg_value>",
+    written_after="</arg_value>\n",
+    trimmed=False,
+)
+
+
+class TaggedBody:
+    """Turns tagged parameters into JSON, one whole parameter at a time."""
+
+    def __init__(self, tool: Tool, tags: Tags) -> None:
+        self.is_over = False
+        self.rest = ""
+        properties = tool.parameters.get("properties")
+        self._properties = properties if isinstance(properties, dict) else {}
+        self._tags = tags
+        self._written = "{"
+        self._key = ""
+        self._value: str | None = None
+        self._expect_key()
+
+    def _expect_key(self) -> None:
+        self._held = ""
+        self._matchers = Matchers((self._tags.key, self._tags.over))
+
+    def feed(self, character: str) -> str:
+        """A parameter, once it is complete."""
+        if self._value is not None:
+            return self._in_value(character)
+        self._held += character
+        met = self._matchers.feed(character)
+        if met and met.pattern == self._tags.key:
+            self._key, self._value = met.name, ""
+        elif met or self._matchers.has_failed:
+            self.is_over = True
+            self.rest = "" if met else self._held
+            return "{}" if self._written == "{" else "}"
+        return ""
+
+    def _in_value(self, character: str) -> str:
+        assert self._value is not None
+        self._value += character
+        if not self._value.endswith(self._tags.value_end):
+            return ""
+        text = self._value.removesuffix(self._tags.value_end)
+        if self._tags.trimmed:
+            text = text.removeprefix("\n").removesuffix("\n")
+        written = f"{self._written}{json.dumps(self._key, ensure_ascii=False)}: {self._json(text)}"
+        self._written, self._value = ", ", None
+        self._expect_key()
+        return written
+
+    def _json(self, text: str) -> str:
+        if not _is_text(self._properties.get(self._key)):
+            try:
+                return json.dumps(json.loads(text), ensure_ascii=False)
+            except ValueError:
+                pass  # Models write words where numbers are meant; the client sees what was written.
+        return json.dumps(text, ensure_ascii=False)
+
+
+def _is_text(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if isinstance(values, list):
+        return all(isinstance(value, str) for value in values)
+    return schema.get("type") == "string"
+
+
+QWEN3_CODER = Style(
+    openings=(OPEN, "<function="),
+    heads=(
+        Head((Gap.SPACE, "<function=", Gap.NAME, ">"), ends=((Gap.SPACE, CLOSE),), keep=""),
+        Head((Gap.NAME, ">"), ends=((Gap.SPACE, CLOSE),), keep=""),
+    ),
+    body=lambda tool: TaggedBody(tool, QWEN3_CODER_TAGS),
+)
+GLM = Style(
+    openings=(OPEN,),
+    heads=(
+        Head((Gap.SPACE, Gap.NAME, Gap.SPACE, "<arg_key>"), keep="<arg_key>"),
+        Head((Gap.SPACE, Gap.NAME, Gap.SPACE, CLOSE), keep=CLOSE),
+    ),
+    body=lambda tool: TaggedBody(tool, GLM_TAGS),
+)
+QWEN3_CODER_FRAME = Frame(before=f"{OPEN}\n<function=NAME>\n", after=f"</function>\n{CLOSE}")
+GLM_FRAME = Frame(before=f"{OPEN}NAME\n", after=CLOSE)
+
+
+def tagged_grammar(frame: Frame, tags: Tags, tools: Sequence[Tool], parallel: bool, rules_for: RulesFor) -> str:
+    """The grammar of calls in tags; parameters come in the order in which the schema lists them."""
+    rules, calls = [], []
+    for number, tool in enumerate(tools):
+        properties = tool.parameters.get("properties") or {}
+        required = tool.parameters.get("required") or []
+        pieces = []
+        for place, (key, schema) in enumerate(properties.items()):
+            prefix = f"tool{number}-{place}"
+            value_rules, value = _value_rules(tool, key, schema, prefix, tags, rules_for)
+            before, after = tags.written_before.replace("KEY", key), tags.written_after
+            rules += [value_rules, f"{prefix}-part ::= {literal(before)} {value} {literal(after)}"]
+            pieces.append(f"{prefix}-part" + ("" if key in required else "?"))
+        before = frame.before.replace("NAME", tool.name)
+        rules.append(f"call{number} ::= {joined(literal(before), *pieces, literal(frame.after))}")
+        calls.append(f"call{number}")
+    return "\n".join([*filter(None, rules), *frame_rules(frame, calls, parallel)])
+
+
+_BINDING = {"pattern", "format", "minLength", "maxLength"}
+
+
+def _value_rules(tool: Tool, key: str, schema: Any, prefix: str, tags: Tags, rules_for: RulesFor) -> tuple[str, str]:
+    if not _is_text(schema):
+        definitions = {name: tool.parameters[name] for name in ("$defs", "definitions") if name in tool.parameters}
+        return rules_for({**definitions, **schema} if isinstance(schema, dict) else schema, prefix)
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if values is not None:
+        return "", "(" + " | ".join(map(literal, values)) + ")"
+    binding = sorted(_BINDING & set(schema))
+    if binding:
+        raise InvalidSchemaError(
+            f"the JSON schema cannot be followed: schema.properties.{key}.{binding[0]} cannot be enforced"
+            " where this model writes arguments as plain text",
+            param="tools",
+        )
+    return "", '([^<] | "<" [^/])*'

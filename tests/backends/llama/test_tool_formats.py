@@ -1,0 +1,251 @@
+# ruff: noqa: RUF001 - the marks are written with these letters
+"""Tool calls as each family writes them. The calls are what the published chat templates print for them."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.llama.constraints import rules_of_schema
+from backends.llama.tool_formats import FORMATS, tool_format_of
+from backends.llama.tools import CallArguments, CallBegun, Text, Tool
+
+WEATHER = Tool(
+    "weather",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "units": {"enum": ["C", "F"]}},
+        "required": ["city"],
+    },
+)
+ADD = Tool("add", {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}})
+TOOLS = [WEATHER, ADD]
+
+Read = tuple[str, list[tuple[str, Any]]]
+
+
+def read(name: str, pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """The text and the calls of an answer that arrives in pieces."""
+    parser = FORMATS[name].parser(TOOLS)
+    parts = [part for piece in pieces for part in parser.feed(piece)] + parser.flush()
+    text = "".join(part.text for part in parts if isinstance(part, Text))
+    names = [part.name for part in parts if isinstance(part, CallBegun)]
+    arguments = [
+        "".join(p.text for p in parts if isinstance(p, CallArguments) and p.index == index)
+        for index in range(len(names))
+    ]
+    assert parser.calls == len(names)
+    return text, list(zip(names, arguments, strict=True))
+
+
+OSLO, SUM = ("weather", {"city": "Oslo"}), ("add", {"a": 1, "b": 2})
+
+CASES = [
+    pytest.param(
+        "hermes",
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+        ("", [OSLO]),
+        id="hermes",
+    ),
+    # Llama 3.x
+    pytest.param("llama3", '{"name": "weather", "parameters": {"city": "Oslo"}}', ("", [OSLO]), id="llama: bare"),
+    pytest.param(
+        "llama3", '<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}', ("", [OSLO]), id="llama: tag"
+    ),
+    pytest.param(
+        "llama3",
+        '\n\n{"type": "function", "name": "weather", "parameters": {"city": "Oslo"}}',
+        ("", [OSLO]),
+        id="llama: with a type",
+    ),
+    pytest.param(
+        "llama3",
+        '{"name": "weather", "parameters": {"city": "Oslo"}}; {"name": "add", "parameters": {"a": 1, "b": 2}}',
+        ("", [OSLO, SUM]),
+        id="llama: two",
+    ),
+    pytest.param("llama3", '{"name": "Ada", "age": 36}', ('{"name": "Ada", "age": 36}', []), id="llama: a person"),
+    pytest.param(
+        "llama3",
+        'So: {"name": "weather", "parameters": {}}',
+        ('So: {"name": "weather", "parameters": {}}', []),
+        id="llama: quoted in prose",
+    ),
+    pytest.param("llama3", '{"parameters": {"a": 1, "b": 2}, "name": "add"}', ("", [SUM]), id="llama: other order"),
+    # Mistral
+    pytest.param(
+        "mistral", '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}}]', ("", [OSLO]), id="mistral: array"
+    ),
+    pytest.param(
+        "mistral",
+        '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Oslo"}, "id": "9Ae3bDc2F"}, '
+        '{"name": "add", "arguments": {"a": 1, "b": 2}, "id": "x"}]',
+        ("", [OSLO, SUM]),
+        id="mistral: two with ids",
+    ),
+    pytest.param(
+        "mistral",
+        '[TOOL_CALLS][{"arguments": {"city": "Oslo"}, "name": "weather"}]',
+        ("", [OSLO]),
+        id="mistral: other order",
+    ),
+    pytest.param(
+        "mistral_args",
+        'I look.[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}',
+        ("I look.", [OSLO, SUM]),
+        id="mistral: newer, two",
+    ),
+    pytest.param(
+        "mistral_args", '[TOOL_CALLS]weather[CALL_ID]abc123def[ARGS]{"city": "Oslo"}', ("", [OSLO]), id="mistral: id"
+    ),
+    pytest.param("mistral", "[TOOL_CALLS] is a mark", ("[TOOL_CALLS] is a mark", []), id="mistral: prose"),
+    # Qwen3-Coder
+    pytest.param(
+        "qwen3_coder",
+        "I look.\n<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n<parameter=days>\n3\n"
+        "</parameter>\n</function>\n</tool_call>",
+        ("I look.", [("weather", {"city": "Oslo", "days": 3})]),
+        id="qwen3-coder",
+    ),
+    pytest.param(
+        "qwen3_coder",
+        "<function=weather>\n<parameter=city>\n1984\n</parameter>\n</function>",
+        ("", [("weather", {"city": "1984"})]),
+        id="qwen3-coder: text that looks like a number, outer tag left out",
+    ),
+    pytest.param(
+        "qwen3_coder",
+        "<tool_call>\n<function=add>\n</function>\n</tool_call>",
+        ("", [("add", {})]),
+        id="qwen3-coder: no arguments",
+    ),
+    pytest.param(
+        "qwen3_coder",
+        "<tool_call>\n<function=fly>\n</function>\n</tool_call>",
+        ("<tool_call>\n<function=fly>\n</function>\n</tool_call>", []),
+        id="qwen3-coder: a tool nobody offered",
+    ),
+    # GLM-4.5
+    pytest.param(
+        "glm",
+        "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>3</arg_value>\n</tool_call>\n<tool_call>add\n</tool_call>",
+        ("", [("weather", {"city": "Oslo", "days": 3}), ("add", {})]),
+        id="glm",
+    ),
+    # DeepSeek
+    pytest.param(
+        "deepseek",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n"
+        '```json\n{"city": "Oslo"}\n```<｜tool▁call▁end｜>\n'
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n"
+        '```json\n{"a": 1, "b": 2}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        ("", [OSLO, SUM]),
+        id="deepseek V3 and R1",
+    ),
+    pytest.param(
+        "deepseek_v31",
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Oslo"}<｜tool▁call▁end｜>'
+        '<｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1, "b": 2}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        ("", [OSLO, SUM]),
+        id="deepseek V3.1",
+    ),
+    # Gemma
+    pytest.param(
+        "gemma",
+        'I look.\n```tool_code\nweather(city="Oslo")\nprint(add(a=1, b=2))\n```',
+        ("I look.", [OSLO, SUM]),
+        id="gemma: python",
+    ),
+    pytest.param(
+        "gemma", '```json\n{"name": "weather", "parameters": {"city": "Oslo"}}\n```', ("", [OSLO]), id="gemma: JSON"
+    ),
+    pytest.param(
+        "gemma",
+        "```tool_code\nweather(city=input())\n```",
+        ("```tool_code\nweather(city=input())\n```", []),
+        id="gemma: more than a call",
+    ),
+    # Any other
+    pytest.param("json", '{"name": "weather", "arguments": {"city": "Oslo"}}', ("", [OSLO]), id="json"),
+    pytest.param(
+        "json",
+        'I look.\n```json\n{"name": "weather", "arguments": {"city": "Oslo"}}\n```\nDone.',
+        ("I look.\nDone.", [OSLO]),
+        id="json: in a fence",
+    ),
+    pytest.param(
+        "json",
+        '{"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}',
+        ("", [OSLO]),
+        id="json: OpenAI's shape",
+    ),
+    pytest.param("json", '```json\n{"x": 1}\n```', ('```json\n{"x": 1}\n```', []), id="json: no call"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), CASES)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "by characters"])
+def test_what_is_read(name: str, text: str, expected: Read, whole: bool) -> None:
+    shown, calls = read(name, [text] if whole else list(text))
+
+    assert (shown, [(tool, json.loads(arguments)) for tool, arguments in calls]) == expected
+
+
+texts = st.sampled_from([case.values[1] for case in CASES])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FORMATS)), st.lists(texts, min_size=1, max_size=3), st.data())
+def test_where_a_text_is_cut_makes_no_difference(name: str, chosen: list[Any], data: st.DataObject) -> None:
+    text = "".join(str(t)[data.draw(st.integers(0, 9)) :] for t in chosen)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+    assert read(name, pieces) == read(name, [text])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FORMATS)), st.text(alphabet=' \nab<>{}[]"`:,;', max_size=40))
+def test_an_answer_without_a_tools_name_stays_text(name: str, text: str) -> None:
+    assert read(name, list(text)) == (text, [])
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_arguments_stream_before_the_call_is_complete(name: str) -> None:
+    if name == "gemma":
+        pytest.skip("Python source is read once it is complete")
+    text = next(str(case.values[1]) for case in CASES if case.values[0] == name)
+    parser = FORMATS[name].parser(TOOLS)
+    before = [part for character in text[:-2] for part in parser.feed(character)]
+
+    assert any(isinstance(part, CallArguments) for part in before)
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        pytest.param('… <tool_call>\\n{"name": <function-name>…', "hermes", id="Hermes, Qwen"),
+        pytest.param("<tool_call>\\n<function=example_function_name>\\n<parameter=…", "qwen3_coder", id="Qwen3-Coder"),
+        pytest.param("<tool_call>{function-name}\\n<arg_key>{arg-key-1}</arg_key>", "glm", id="GLM"),
+        pytest.param('<|start_header_id|>assistant<|end_header_id|> "parameters"', "llama3", id="Llama 3"),
+        pytest.param("{{- '[TOOL_CALLS] [' }}", "mistral", id="Mistral"),
+        pytest.param("{{- '[TOOL_CALLS]' + name + '[ARGS]' }}", "mistral_args", id="Mistral, newer"),
+        pytest.param("'<｜tool▁call▁begin｜>' + '```json'", "deepseek", id="DeepSeek"),
+        pytest.param("'<｜tool▁call▁begin｜>'", "deepseek_v31", id="DeepSeek V3.1"),
+        pytest.param("<start_of_turn>model", "gemma", id="Gemma"),
+        pytest.param("{{ tools }}", "json", id="any other"),
+    ],
+)
+def test_a_template_tells_the_format(template: str, name: str) -> None:
+    assert tool_format_of(template) == name
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_every_format_has_a_grammar_that_names_each_tool(name: str) -> None:
+    grammar = FORMATS[name].grammar(TOOLS, True, rules_of_schema)
+
+    assert all(tool.name in grammar for tool in TOOLS)
+    assert "root ::= " in grammar

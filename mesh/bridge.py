@@ -99,6 +99,7 @@ class Bridge:
         ready: asyncio.Future[None] = loop.create_future()
         ended: asyncio.Future[None] = loop.create_future()
         self._loop, self._ended = loop, ended
+        ended.add_done_callback(_report_death)
         self._to_loop = _Door(loop.call_soon_threadsafe)
         self._thread = threading.Thread(
             target=self._run_thread, args=(main, ready, ended), name=self._name, daemon=True
@@ -120,8 +121,6 @@ class Bridge:
         done, _ = await asyncio.wait([ended], timeout=grace)
         if done:
             thread.join(0.5)
-            if not ended.cancelled() and (error := ended.exception()) is not None:
-                log.error("the mesh thread ended with an error", exc_info=error)
         else:
             log.error("the mesh thread did not end within %.1f s; leaving it behind", grace)
         self._thread = None
@@ -210,6 +209,12 @@ class Bridge:
             error = caught
         finally:
             self.to_loop(_settle, result, value, error)
+
+
+def _report_death(ended: asyncio.Future[None]) -> None:
+    """Whatever ended the thread is said at once, not only when somebody stops it."""
+    if not ended.cancelled() and (error := ended.exception()) is not None and not isinstance(error, MeshError):
+        log.error("the mesh thread ended with an error", exc_info=error)
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:

@@ -372,6 +372,10 @@ class MeshService:
                 nursery.cancel_scope.deadline = trio.current_time() + LINGER
         except* (MeshError, trio.TooSlowError) as group:
             errors.append(_innermost(group))
+        except* Exception as group:
+            # A mistake of ours must cost this connection, not the node.
+            log.exception("the connection with %s failed", connection.peer_id[-8:])
+            errors.append(StreamResetError(str(_innermost(group))))
         finally:
             if self.connections.get(connection.peer_id) is connection:
                 del self.connections[connection.peer_id]

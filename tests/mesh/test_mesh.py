@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -231,6 +232,24 @@ async def test_whoever_knocks_with_garbage_is_hung_up_on_and_the_node_lives(word
 
         friend = await made.start("friend", peers=(f"127.0.0.1:{here.port}",))
         await until(lambda: sees(here, friend), "a real node")
+
+
+async def test_a_mistake_of_ours_costs_one_connection_and_not_the_node(caplog: pytest.LogCaptureFixture) -> None:
+    async with nodes() as made:
+        a, b = await made.pair()
+        received = b._service.core.received
+        mistakes = iter([KeyError("a mistake")])
+
+        def mistaken(*args: Any) -> Any:
+            for mistake in mistakes:
+                raise mistake
+            return received(*args)
+
+        b._service.core.received = mistaken  # type: ignore[method-assign,assignment]
+        a.report_failure(b.self_id)
+        await until(lambda: any("failed" in record.message for record in caplog.records), "the mistake")
+
+        await until(lambda: sees(a, b) and sees(b, a), "the two to meet again")
 
 
 async def test_a_crowd_of_silent_callers_does_not_keep_members_out() -> None:

@@ -46,7 +46,9 @@ COMMON_FIELDS: tuple[Field, ...] = (
     Integer("n", 1, MAX_CHOICES, "How many answers to give."),
     Flag("stream", "Send the answer as server-sent events while it is made."),
     Flag("ignore_eos", "Go on until max_tokens, whatever the model wants."),
-    Text("user", about="Accepted and not used."),
+    Text("prompt_cache_key", about="Requests with the same one go to the same node, as far as load allows."),
+    Text("session_id", about="The same as prompt_cache_key."),
+    Text("user", about="The same, where neither of those is given."),
     Text("grammar", about="GBNF that the answer must follow."),
     Text("guided_regex", about="A regular expression that the answer must match."),
     Text("guided_grammar", about="The same as grammar, under vLLM's name."),
@@ -100,6 +102,7 @@ def read_common(body: JsonObject) -> dict[str, Any]:
         "stop": read_stop(body.get("stop")),
         "choices": values.get("n", 1),
         "ignore_eos": values.get("ignore_eos", False),
+        "session": values.get("prompt_cache_key") or values.get("session_id") or values.get("user") or "",
         "constraint": read_constraint(body, values),
     }
 

@@ -52,6 +52,8 @@ class GenerateCall:
     model: str
     request_id: str
     caller: str = ""
+    session: str = ""
+    """The client's own word for what belongs together; its requests go to the same node where that is no worse."""
     messages_json: str | None = None
     prompt: str | None = None
     prompt_tokens: Sequence[int] | None = None

@@ -25,7 +25,8 @@ from node.backend_errors import BackendError
 from node.errand import Errand
 from node.failure import of_backend_error, to_api_error
 from node.local_models import LocalModels
-from node.sending import Sender, Target
+from node.prompts import hashes_of_call
+from node.sending import Asked, Sender, Target
 
 LOAD, UNLOAD = "node.Load", "node.Unload"
 """What nodes ask of each other beside the backend protocol; bodies are JSON."""
@@ -46,22 +47,22 @@ class Dispatcher:
         def body(digest: str, given: Given) -> bytes:
             return protocol.generate_request(call, digest, given)
 
-        return await self._start(protocol.GENERATE, call.model, call.request_id, body)
+        return await self._start(protocol.GENERATE, _asked(call), body)
 
     async def embed(self, call: ports.EmbedCall) -> ports.Embeddings:
         def body(digest: str, _: Given) -> bytes:
             return protocol.embed_request(call, digest)
 
-        answer = await self._start(protocol.EMBED, call.model, call.request_id, body)
+        answer = await self._start(protocol.EMBED, Asked(model=call.model, request_id=call.request_id), body)
         vectors, prompt_tokens = protocol.embed_vectors(await answer.raw())
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
-    async def _start(self, method: str, model: str, request_id: str, body: Callable[[str, Given], bytes]) -> Errand:
+    async def _start(self, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> Errand:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)
-        errand = Errand(self._sender, method, model, request_id, body)
-        if not await errand.start(lambda: self._find_here(model)):
-            raise self._not_found(model)
+        errand = Errand(self._sender, method, asked, body)
+        if not await errand.start(lambda: self._find_here(asked.model)):
+            raise self._not_found(asked.model)
         return errand
 
     async def _find_here(self, model: str) -> bool:
@@ -93,7 +94,7 @@ class Dispatcher:
 
     def explain(self, call: ports.GenerateCall) -> Mapping[str, Any]:
         members = self._mesh.view().members
-        candidates = self._sender.candidates(call.model, call.request_id)
+        candidates = list(self._sender.candidates(_asked(call)))
         turned_down = routing.turned_down(self._mesh.view(), call.model)
         if not candidates and not turned_down:
             raise self._not_found(call.model)
@@ -154,7 +155,7 @@ class Dispatcher:
 
     def _place(self, model: str) -> Member:
         """The node that should load it: the one the next request for it would go to."""
-        target = self._sender.choose(model, request_id=model)
+        target = self._sender.choose(Asked(model=model, request_id=model))
         if target is None:
             raise self._not_found(model)
         return self._mesh.view().members[target.node]
@@ -190,6 +191,10 @@ class Dispatcher:
                 await replies.aclose()
         except (BackendError, MeshError) as error:
             raise to_api_error(self._sender.failure(target, error), model) from error
+
+
+def _asked(call: ports.GenerateCall) -> Asked:
+    return Asked(model=call.model, request_id=call.request_id, session=call.session, prompt=hashes_of_call(call))
 
 
 def _holds(member: Member, model: str) -> bool:

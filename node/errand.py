@@ -20,7 +20,7 @@ from api import ports
 from mesh.types import NodeId
 from node.answer_so_far import AnswerSoFar, Given
 from node.failure import CallFailure, to_api_error
-from node.sending import Sender, SendFailedError, Sent, Target
+from node.sending import Asked, Sender, SendFailedError, Sent, Target
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,13 @@ MAX_CRASHES = 2
 class Errand:
     """One request. Fulfils `api.ports.Answer` once it is started."""
 
-    def __init__(
-        self, sender: Sender, method: str, model: str, request_id: str, body: Callable[[str, Given], bytes]
-    ) -> None:
+    def __init__(self, sender: Sender, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> None:
         """`body` serializes the request for a digest and the tokens given so far."""
         self._sender = sender
         self._method = method
-        self._model = model
-        self._request_id = request_id
+        self._asked = asked
+        self._model = asked.model
+        self._request_id = asked.request_id
         self._body = body
         self._so_far = AnswerSoFar()
         self._tried: list[NodeId] = []
@@ -56,9 +55,9 @@ class Errand:
         Raises:
             ApiError: it failed wherever it was tried.
         """
-        target = self._sender.choose(self._model, self._request_id)
+        target = self._sender.choose(self._asked)
         if target is None and await find():
-            target = self._sender.choose(self._model, self._request_id)
+            target = self._sender.choose(self._asked)
         if target is None:
             return False
         self._sent = await self._send(target)
@@ -133,9 +132,9 @@ class Errand:
         self._crashes += failure.is_crash
         target = None
         if not failure.is_final and len(self._tried) < MAX_ATTEMPTS and self._crashes < MAX_CRASHES:
-            target = self._sender.choose(self._model, self._request_id, tried=self._tried, digest=digest)
+            target = self._sender.choose(self._asked, tried=self._tried, digest=digest)
             if target is None and failure.is_crash:
-                target = self._sender.choose(self._model, self._request_id, digest=digest)
+                target = self._sender.choose(self._asked, digest=digest)
         if target is None:
             raise to_api_error(failure, self._model)
         return target

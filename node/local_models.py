@@ -7,16 +7,20 @@ the first call that needs it; however many wait, it is one load.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from gallery.card import ModelCard
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
+from mesh.prefixes import BLOCK, PromptMemory
 from mesh.types import ModelRecord, ModelState
 from node.backend_client import Requests
 from node.backend_errors import BackendCallError, BackendLoadingError
 from node.config import NodeConfig
 from node.lifecycle import State
+from node.prompts import hashes_of_message, overheard
+from node.protocol import GENERATE
 from node.replies import LocalReplies
 from node.supervisor import Backend, BackendSpec, BackendStatus, Supervisor
 
@@ -24,6 +28,12 @@ log = logging.getLogger(__name__)
 
 SOON_READ = 64 * 1024 * 1024
 """Bytes that are read and hashed in a fraction of a second: nobody needs to be told, and a start can wait."""
+
+KEPT_PREFIXES = 8
+"""Prompts that an engine keeps beside those in its slots, unless the model's settings say another number."""
+
+TOKEN_BYTES = 4
+"""Of a prompt's text, about: what a context of so many tokens can hold."""
 
 MODEL_STATE = {
     State.STARTING: ModelState.LOADING,
@@ -46,6 +56,8 @@ class LocalModels:
         self._config = config
         self._digest_by_name: dict[str, str] = {}
         self._reported: set[str] = set()
+        self._prompts: dict[tuple[str, str], PromptMemory] = {}
+        """By name and digest: what ready backends have read lately."""
         self._changed: Callable[[], None] = lambda: None
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -131,8 +143,27 @@ class LocalModels:
         for card in self._catalog.cards():
             digest = self._digest_by_name.get(card.name)
             if digest is not None:
-                records.append(_record(card, digest, running.get((card.name, digest))))
+                status = running.get((card.name, digest))
+                records.append(_record(card, digest, status, self._prefixes(card.name, digest, status)))
         return tuple(records)
+
+    def _prefixes(self, model: str, digest: str, status: BackendStatus | None) -> frozenset[int]:
+        memory = self._prompts.get((model, digest))
+        if memory is None:
+            return frozenset()
+        if status is None or status.state is not State.READY:
+            del self._prompts[model, digest]  # What its process had cached is gone.
+            return frozenset()
+        return memory.sketch(most=max(1, status.slots * status.context_length * TOKEN_BYTES // BLOCK))
+
+    def _remember(self, backend: Backend, message: bytes) -> None:
+        spec = backend.spec
+        memory = self._prompts.get((spec.name, spec.digest))
+        if memory is None:
+            kept = json.loads(spec.settings_json).get("kept_prefixes", KEPT_PREFIXES)
+            memory = PromptMemory(backend.status.slots + (kept if isinstance(kept, int) else KEPT_PREFIXES))
+            self._prompts[spec.name, spec.digest] = memory
+        memory.add(hashes_of_message(message))
 
     async def call(self, model: str, digest: str, method: str, messages: Requests) -> LocalReplies:
         """A call to a model, which is loaded first if need be.
@@ -145,6 +176,12 @@ class LocalModels:
             backend = self._supervisor.ready(model, digest) or await self._ensure(model, digest)
             if backend.is_ready:
                 break
+        if method == GENERATE:
+            hear = partial(self._remember, backend)
+            if isinstance(messages, Sequence):
+                hear(messages[0])
+            else:
+                messages = overheard(messages, hear)
         return LocalReplies(backend.call(method, messages))
 
     async def load(self, model: str) -> None:
@@ -189,7 +226,7 @@ def _weight_bytes(card: ModelCard) -> int:
         return 0
 
 
-def _record(card: ModelCard, digest: str, status: BackendStatus | None) -> ModelRecord:
+def _record(card: ModelCard, digest: str, status: BackendStatus | None, prefixes: frozenset[int]) -> ModelRecord:
     if status is None or status.state is State.STOPPED:
         return ModelRecord(
             name=card.name,
@@ -213,4 +250,5 @@ def _record(card: ModelCard, digest: str, status: BackendStatus | None) -> Model
         created=card.created,
         tokens_per_second=status.tokens_per_second,
         first_token_seconds=status.first_token_seconds,
+        prefixes=prefixes,
     )

@@ -8,7 +8,7 @@ Not here: trying again elsewhere. That is `node.errand`.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from mesh import routing
@@ -20,6 +20,17 @@ from node.backend_errors import BackendError
 from node.failure import NODE_LOST, CallFailure, of_backend_error
 from node.local_models import LocalModels
 from node.replies import Replies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What matters of a request when its node is chosen."""
+
+    model: str
+    request_id: str = ""
+    session: str = ""
+    prompt: Sequence[int] = ()
+    """See `mesh.prefixes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +93,24 @@ class Sender:
         self._running: Counter[tuple[NodeId, str]] = Counter()
         """By node and model: known here before any gossip."""
 
-    def choose(
-        self, model: str, request_id: str, *, tried: Collection[NodeId] = (), digest: str | None = None
-    ) -> Target | None:
+    def choose(self, asked: Asked, *, tried: Collection[NodeId] = (), digest: str | None = None) -> Target | None:
         """The best node for a request that was not `tried`; with `digest`, only one with that very model."""
-        for candidate in self.candidates(model, request_id):
+        for candidate in self.candidates(asked):
             if candidate.node not in tried and digest in (None, candidate.digest):
                 name = self._mesh.view().members[candidate.node].record.name
                 return Target(candidate.node, name, candidate.digest, candidate.why)
         return None
 
-    def candidates(self, model: str, request_id: str) -> list[routing.Candidate]:
+    def candidates(self, asked: Asked) -> Iterator[routing.Candidate]:
         """Everybody who could answer, in the order in which they are tried."""
-        return routing.rank(self._mesh.view(), model, request_id=request_id, in_flight=self._running)
+        return routing.rank(
+            self._mesh.view(),
+            asked.model,
+            request_id=asked.request_id,
+            session=asked.session,
+            in_flight=self._running,
+            prompt=asked.prompt,
+        )
 
     async def send(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Sent:
         """The call at `target`, with its first replies in hand.

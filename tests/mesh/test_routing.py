@@ -1,12 +1,19 @@
 """Who answers, and why."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from mesh.routing import Needs, place_load, rank, resolve, turned_down
+from mesh.routing import Candidate, Needs, place_load, resolve, turned_down
+from mesh.routing import rank as lazy_rank
 from mesh.types import ModelState, NodeId, NodeState
 from tests.helpers.mesh_records import CPU, GPU, member, model, view
+
+
+def rank(*args: Any, **kwargs: Any) -> list[Candidate]:
+    return list(lazy_rank(*args, **kwargs))
+
 
 ON_DISK, LOADING, DRAINING = ModelState.ON_DISK, ModelState.LOADING, ModelState.DRAINING
 

@@ -1,0 +1,52 @@
+"""The text of a request's prompt, as far as routing needs it: what two requests share from their beginning. Pure.
+
+The entry node asks for it of a call, the node that runs it of the message that arrived; both get the same. It is
+not what the model reads (the chat template makes that), but it grows in the same order: tools, then messages.
+"""
+
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from google.protobuf.message import DecodeError
+
+from api.ports import GenerateCall
+from backends.rpc import backend_pb2 as pb
+from mesh.prefixes import block_hashes
+
+
+def hashes_of_call(call: GenerateCall) -> tuple[int, ...]:
+    """`mesh.prefixes.block_hashes` of what a client asks."""
+    if call.messages_json is not None:
+        return _chat(call.tools_json, call.template_json, call.messages_json)
+    if call.prompt is not None:
+        return block_hashes(call.prompt.encode())
+    return block_hashes(array("I", call.prompt_tokens or ()).tobytes())
+
+
+def hashes_of_message(message: bytes) -> tuple[int, ...]:
+    """The same of a serialized `GenerateRequest`; of what is none, nothing."""
+    try:
+        request = pb.GenerateRequest.FromString(message)
+    except DecodeError:
+        return ()
+    match request.WhichOneof("input"):
+        case "messages_json":
+            return _chat(request.tools_json, request.template_json, request.messages_json)
+        case "prompt":
+            return block_hashes(request.prompt.encode())
+        case "prompt_tokens":
+            return block_hashes(array("I", request.prompt_tokens.ids).tobytes())
+        case _:
+            return ()
+
+
+async def overheard(messages: AsyncIterator[bytes], hear: Callable[[bytes], None]) -> AsyncIterator[bytes]:
+    """The same messages; each is shown to `hear` as it passes."""
+    async for message in messages:
+        hear(message)
+        yield message
+
+
+def _chat(tools_json: str, template_json: str, messages_json: str) -> tuple[int, ...]:
+    parts: Sequence[str] = (tools_json, template_json, messages_json)
+    return block_hashes("\0".join(parts).encode())

@@ -1,6 +1,8 @@
-"""From sampled tokens to the events of one choice: characters, stop strings, tool calls.
+"""From sampled tokens to the events of one choice: characters, thinking, stop strings, tool calls.
 
-    token -> bytes -> whole characters -> stop strings -> tool calls -> events
+    token -> bytes -> whole characters -> sections -> stop strings -> tool calls -> events
+
+Stop strings and tool calls are looked for in the answer, not in the thinking before it.
 
 What has come out depends only on the tokens fed so far. So an answer can be continued elsewhere:
 feed the tokens that were given already, drop the events, go on.
@@ -12,7 +14,8 @@ from typing import Any
 
 from backends.llama.call_parser import CallParser
 from backends.llama.detokenizer import Detokenizer
-from backends.llama.tools import CallArguments, CallBegun, Part, Text
+from backends.llama.thinking import Sections
+from backends.llama.tools import CallArguments, CallBegun, Part, Text, Thought
 from backends.rpc import backend_pb2 as pb
 from backends.stop import StopFilter
 
@@ -28,6 +31,7 @@ class Answer:
         *,
         limit: int,
         stops: Sequence[str] = (),
+        sections: Sections | None = None,
         parser: CallParser | None = None,
         call_id: Callable[[], str] = lambda: f"call_{uuid.uuid4().hex[:24]}",
     ) -> None:
@@ -40,6 +44,7 @@ class Answer:
         self._limit = limit
         self._text = Detokenizer()
         self._stop = StopFilter(stops)
+        self._sections = sections
         self._parser = parser
         self._call_id = call_id
         self._unreported: list[int] = []
@@ -69,12 +74,14 @@ class Answer:
     def finish(self, reason: str) -> list[pb.GenerateEvent]:
         """The answer is over: what was held back, and why it ended."""
         parts = self._show(self._text.flush())
+        if self._sections is not None:
+            parts += self._past_stop(self._sections.flush())
         if not self._stop.stopped:
             parts += self._parse(self._stop.flush())
         if self._parser is not None:
             parts += self._parser.flush()
-            if self._parser.calls and reason == "stop":
-                reason = "tool_calls"
+        if reason == "stop" and any(reader and reader.calls for reader in (self._sections, self._parser)):
+            reason = "tool_calls"
         self.reason = reason
         events = self._events(parts)
         if self._logprobs:  # Of tokens whose text is not shown; they belong to a text all the same.
@@ -84,7 +91,17 @@ class Answer:
         return [*events, self._event(finished=finished)]
 
     def _show(self, text: str) -> list[Part]:
-        return self._parse(self._stop.feed(text))
+        if self._sections is not None:
+            return self._past_stop(self._sections.feed(text))
+        return self._past_stop([Text(text)])
+
+    def _past_stop(self, parts: Iterable[Part]) -> list[Part]:
+        past: list[Part] = []
+        for part in parts:
+            if self._stop.stopped:
+                break
+            past += self._parse(self._stop.feed(part.text)) if isinstance(part, Text) else [part]
+        return past
 
     def _parse(self, text: str) -> list[Part]:
         if self._parser is not None:
@@ -98,6 +115,8 @@ class Answer:
         match part:
             case Text(text):
                 return self._event(text=pb.TextDelta(text=text, **self._accounted()))
+            case Thought(text):
+                return self._event(reasoning=pb.TextDelta(text=text, **self._accounted()))
             case CallBegun(index, name):
                 call = pb.ToolCallDelta(index=index, id=self._call_id(), name=name, token_ids=self._unreported)
             case CallArguments(index, text):

@@ -14,7 +14,7 @@ from backends.errors import InvalidGrammarError, InvalidSchemaError, Unsupported
 from backends.llama.schema import plain_schema
 from backends.rpc import backend_pb2 as pb
 
-_RULE = re.compile(r"^([a-zA-Z0-9-]+) ::= ", re.MULTILINE)
+_RULE = re.compile(r"^\s*([a-zA-Z0-9-]+)\s*::=", re.MULTILINE)
 
 
 def grammar_of(constraint: pb.Constraint) -> str | None:
@@ -59,7 +59,11 @@ def schema_grammar(schema: Any) -> str:
 
 def rules_of_schema(schema: Any, prefix: str) -> tuple[str, str]:
     """The rules of `schema` with `prefix` before their names, and the name of their root."""
-    grammar = schema_grammar(schema)
+    return prefixed(schema_grammar(schema), prefix)
+
+
+def prefixed(grammar: str, prefix: str) -> tuple[str, str]:
+    """The rules of a grammar with `prefix` before their names, and the name of its root."""
     names = _RULE.findall(grammar)
     known = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
     rules = [_outside_quotes(line, lambda part: known.sub(rf"{prefix}-\1", part)) for line in grammar.splitlines()]

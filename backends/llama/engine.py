@@ -18,6 +18,7 @@ import psutil
 from backends.engine import Engine, Replies, Report
 from backends.errors import ModelFileError, NotLoadedError, UnsupportedError
 from backends.llama.devices import devices, has_gpu
+from backends.llama.dialect import dialect_of
 from backends.llama.embeddings import Embedder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
@@ -35,7 +36,6 @@ from backends.llama.settings import (
     repacks,
 )
 from backends.llama.template import CHATML, ChatTemplate
-from backends.llama.tool_formats import FORMATS, tool_format_of
 from backends.llama.tools import NO_TOOLS, read_offer
 from backends.rpc import backend_pb2 as pb
 from backends.settings import read_settings
@@ -137,8 +137,8 @@ class LlamaEngine(Engine):
         )
         decoding = DecodeLoop(model, context, limits, self._changed)
         decoding.start()
-        tool_format = FORMATS[settings.tool_format or tool_format_of(template.source)]
-        maker = JobMaker(model, template, tool_format, plan.context_length, plan.slots)
+        dialect = dialect_of(template.source, settings.tool_format, separate=settings.reasoning != "off")
+        maker = JobMaker(model, template, dialect, plan.context_length, plan.slots)
         return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), plan)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:

@@ -12,11 +12,11 @@ from backends.engine import Replies
 from backends.errors import ContextLengthError, InvalidValueError, UnsupportedError
 from backends.llama.answer import Answer
 from backends.llama.constraints import grammar_of, rules_of_schema
+from backends.llama.dialect import PLAIN_VOICE, Dialect, Voice
 from backends.llama.model import Model
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Ask
-from backends.llama.template import ChatTemplate, read_messages, tokenize_spans
-from backends.llama.tool_formats import ToolFormat
+from backends.llama.template import ChatTemplate, Span, read_messages, tokenize_spans
 from backends.llama.tools import Offer, read_offer
 from backends.rpc import backend_pb2 as pb
 from backends.settings import parse_object
@@ -71,12 +71,10 @@ class Job:
 class JobMaker:
     """Makes jobs for one loaded model."""
 
-    def __init__(
-        self, model: Model, template: ChatTemplate, tool_format: ToolFormat, context_length: int, slots: int
-    ) -> None:
+    def __init__(self, model: Model, template: ChatTemplate, dialect: Dialect, context_length: int, slots: int) -> None:
         self._model = model
         self._template = template
-        self._tool_format = tool_format
+        self._dialect = dialect
         self._context_length = context_length
         self._slots = slots
 
@@ -96,11 +94,11 @@ class JobMaker:
         offer = read_offer(request.tools_json, request.tool_choice_json)
         if offer.tools and not self._template.has_tools:
             raise UnsupportedError("this model's chat template knows no tools", param="tools")
-        prompt = self._prompt(request, offer)
+        prompt, voice = self._prompt(request, offer)
         room = self._context_length - len(prompt)
         if room <= 0:
             raise ContextLengthError(len(prompt), self._context_length)
-        grammar = self._grammar(request, offer)
+        grammar = self._grammar(request, offer, voice)
         self._model.check_tokens(list(request.sampling.logit_bias), "logit_bias")
         count = max(1, request.choices)
         given = self._given(request, count)
@@ -115,23 +113,24 @@ class JobMaker:
         )
         try:
             for index in range(count):
-                job.choices.append(self._choice(job, index, request, offer, grammar, room))
+                job.choices.append(self._choice(job, index, request, voice, grammar, room))
         except BaseException:
             job.close()
             raise
         return job
 
     def _choice(
-        self, job: Job, index: int, request: pb.GenerateRequest, offer: Offer, grammar: str | None, room: int
+        self, job: Job, index: int, request: pb.GenerateRequest, voice: Voice, grammar: str | None, room: int
     ) -> Choice:
         sampler = Sampler(self._model, request.sampling, ignore_end=request.ignore_eos, grammar=grammar, offset=index)
         answer = Answer(
             index,
-            self._model.piece_with(self._tool_format.markers if offer.tools else ()),
+            self._model.piece_with(voice.markers),
             self._model.end_tokens,
             limit=min(room, request.max_tokens) if request.HasField("max_tokens") else room,
             stops=list(request.stop),
-            parser=self._tool_format.parser(offer.tools) if offer.tools else None,
+            sections=voice.sections(),
+            parser=voice.parser(),
         )
         choice = Choice(job, sampler, answer)
         try:
@@ -144,13 +143,15 @@ class JobMaker:
             raise
         return choice
 
-    def _prompt(self, request: pb.GenerateRequest, offer: Offer) -> list[int]:
+    def _prompt(self, request: pb.GenerateRequest, offer: Offer) -> tuple[list[int], Voice]:
         kind = request.WhichOneof("input")
         if request.suffix:
             raise UnsupportedError("the llama engine cannot fill gaps yet", param="suffix")
         if kind == "messages_json":
             variables = parse_object(request.template_json, param="template_json")
-            return self.chat_tokens(request.messages_json, offer, variables)
+            spans = self._chat_spans(request.messages_json, offer, variables)
+            voice = self._dialect.voice("".join(span.text for span in spans[-1:]), offer)
+            return self._tokens_of(spans), voice
         if kind == "prompt_tokens":
             tokens = self._model.check_tokens(request.prompt_tokens.ids, "prompt")
         elif kind == "prompt":
@@ -159,12 +160,18 @@ class JobMaker:
             raise InvalidValueError("the request has neither messages nor a prompt", param="messages")
         if not tokens:
             raise InvalidValueError("the prompt is empty", param="prompt")
-        return tokens
+        return tokens, PLAIN_VOICE
 
     def chat_tokens(self, messages_json: str, offer: Offer, variables: dict[str, Any]) -> list[int]:
         """The tokens of a conversation."""
-        spans = self._template.render(read_messages(messages_json), list(offer.source) or None, variables)
+        return self._tokens_of(self._chat_spans(messages_json, offer, variables))
 
+    def _chat_spans(self, messages_json: str, offer: Offer, variables: dict[str, Any]) -> list[Span]:
+        if variables.get("reasoning_effort") == "none":
+            variables.setdefault("enable_thinking", False)
+        return self._template.render(read_messages(messages_json), list(offer.source) or None, variables)
+
+    def _tokens_of(self, spans: list[Span]) -> list[int]:
         def tokenize(text: str, special: bool) -> list[int]:
             return self._model.tokenize(text, special=special)
 
@@ -176,14 +183,16 @@ class JobMaker:
         begin = self._model.begin_token
         return [begin, *tokens] if begin is not None and tokens[:1] != [begin] else tokens
 
-    def _grammar(self, request: pb.GenerateRequest, offer: Offer) -> str | None:
+    def _grammar(self, request: pb.GenerateRequest, offer: Offer, voice: Voice) -> str | None:
         grammar = grammar_of(request.constraint) if request.HasField("constraint") else None
         if not offer.forced:
-            return grammar
+            return voice.grammar_of_answer(grammar) if grammar is not None else None
+        if request.WhichOneof("input") != "messages_json":
+            raise InvalidValueError("a tool can be required in a chat only", param="tool_choice")
         if grammar is not None:
             raise InvalidValueError("a forced tool call cannot follow a response format", param="tool_choice")
         parallel = not request.HasField("parallel_tool_calls") or request.parallel_tool_calls
-        return self._tool_format.grammar(offer.forced, parallel, rules_of_schema)
+        return voice.grammar_of_calls(offer.forced, parallel, rules_of_schema)
 
     def _given(self, request: pb.GenerateRequest, count: int) -> list[list[int]]:
         given: list[list[int]] = [[] for _ in range(count)]

@@ -65,7 +65,13 @@ class LlamaSettings:
     tool_format: str | None = None
     """How the model writes tool calls (`tool_formats.py` lists the names); default: as its template says."""
 
+    reasoning: str = "auto"
+    """"auto": thinking is told apart from the answer where the template says how it is marked.
+    "off": it is part of the text."""
+
     def __post_init__(self) -> None:
+        if self.reasoning not in ("auto", "off"):
+            raise ValueError(f'reasoning must be "auto" or "off", not {self.reasoning!r}')
         for name, least in (("slots", 1), ("threads", 1), ("batch", 32), ("prompt_slice", 1), ("queue", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends.llama import deepseek, gemma, hermes, json_calls, mistral, tagged_calls
+from backends.llama import deepseek, gemma, harmony, hermes, json_calls, mistral, tagged_calls
 from backends.llama.call_grammar import Frame, RulesFor, calls_grammar
 from backends.llama.call_parser import CallParser, Style
 from backends.llama.tools import Tool
@@ -14,16 +14,18 @@ from backends.llama.tools import Tool
 class ToolFormat:
     """One way."""
 
-    style: Style
+    style: Style | None
+    """None: whoever tells the sections apart finds the calls, too."""
+
     grammar: Callable[[Sequence[Tool], bool, RulesFor], str]
     """Of an answer that must call one of the tools."""
 
     markers: tuple[str, ...] = ()
     """Control tokens that calls are made of: the parser must see them as text."""
 
-    def parser(self, tools: Collection[Tool]) -> CallParser:
+    def parser(self, tools: Collection[Tool]) -> CallParser | None:
         """For one answer."""
-        return CallParser(self.style, tools)
+        return CallParser(self.style, tools) if self.style and tools else None
 
 
 def _framed(style: Style, frame: Frame, *markers: str) -> ToolFormat:
@@ -48,6 +50,7 @@ FORMATS: dict[str, ToolFormat] = {
     "glm": _tagged(tagged_calls.GLM, tagged_calls.GLM_FRAME, tagged_calls.GLM_TAGS),
     "deepseek": _framed(deepseek.STYLE, deepseek.FENCED_FRAME, *_DEEPSEEK),
     "deepseek_v31": _framed(deepseek.STYLE, deepseek.FRAME, *_DEEPSEEK),
+    "harmony": ToolFormat(None, harmony.harmony_grammar, harmony.MARKERS),
     "gemma": _framed(gemma.STYLE, gemma.FRAME),
     "json": _framed(json_calls.GENERIC, json_calls.GENERIC_FRAME),
 }
@@ -56,6 +59,7 @@ FORMATS: dict[str, ToolFormat] = {
 def tool_format_of(template: str) -> str:
     """The name of the format that a chat template shows the model."""
     signs = (
+        ("harmony", harmony.CHANNEL),
         ("qwen3_coder", "<function="),
         ("glm", "<arg_key>"),
         ("mistral_args", mistral.ARGUMENTS),

@@ -18,6 +18,13 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """Part of the model's thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallBegun:
     """A call of the tool `name`; its arguments follow."""
 
@@ -33,7 +40,7 @@ class CallArguments:
     text: str
 
 
-Part = Text | CallBegun | CallArguments
+Part = Text | Thought | CallBegun | CallArguments
 
 
 @dataclass(frozen=True, slots=True)

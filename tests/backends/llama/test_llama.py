@@ -250,6 +250,54 @@ async def test_required_calls_fit_in_every_format(name: str) -> None:
         jsonschema.validate(json.loads(arguments), ADD["function"]["parameters"])  # type: ignore[index]
 
 
+THINKER = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}"
+)
+
+
+async def test_thinking_is_told_apart_also_in_an_answer_that_is_continued() -> None:
+    async with served(LlamaEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, MINNOW, slots=1, context_length=512, chat_template=THINKER)
+        colour = pb.Constraint(choices=pb.Constraint.Choices(texts=["red", "blue"]))
+        thought = (await stub.Tokenize(pb.TokenizeRequest(text="The sky, then.\n</think>\n"))).ids
+        request = user(
+            "Colour?",
+            sampling=HOT,
+            max_tokens=60,
+            template_json='{"enable_thinking": true}',
+            constraint=colour,
+        )
+        thinking = await events_of(stub, request)
+        request.given.add(choice=0, ids=thought)
+        answer = await events_of(stub, request)
+        request.given[0].ids[:] = thought[:3]
+        request.max_tokens = 8
+        within = await events_of(stub, request)
+        off = user("Colour?", sampling=HOT, constraint=colour, template_json='{"reasoning_effort": "none"}')
+        unthinking = await events_of(stub, off)
+
+    assert any(event.reasoning.text for event in thinking)
+    assert not text_of(thinking)
+    assert ids_of(thinking)
+    assert text_of(answer) in ("red", "blue")
+    assert not any(event.HasField("reasoning") for event in answer)
+    assert any(event.reasoning.text for event in within)
+    assert len(ids_of(within)) == 5
+    assert text_of(unthinking) in ("red", "blue")
+
+
+async def test_thinking_can_be_left_in_the_text() -> None:
+    async with served(LlamaEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, MINNOW, slots=1, context_length=512, chat_template=THINKER, reasoning="off")
+        grammar = pb.Constraint(grammar='root ::= "<think>hm</think>yes"')
+        events = await events_of(stub, user("Hello!", sampling=HOT, constraint=grammar))
+
+    assert text_of(events) == "<think>hm</think>yes"
+
+
 async def test_tools_that_are_forbidden_are_not_shown(stub: BackendStub) -> None:
     plain = await events_of(stub, user("Hello!", sampling=GREEDY, max_tokens=5))
     hidden = await events_of(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.llama.constraints import rules_of_schema
+from backends.llama.harmony import HarmonyReader
 from backends.llama.tool_formats import FORMATS, tool_format_of
 from backends.llama.tools import CallArguments, CallBegun, Text, Tool
 
@@ -23,12 +24,17 @@ WEATHER = Tool(
 ADD = Tool("add", {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}})
 TOOLS = [WEATHER, ADD]
 
+
+def parser_of(name: str) -> Any:
+    return HarmonyReader(TOOLS) if name == "harmony" else FORMATS[name].parser(TOOLS)
+
+
 Read = tuple[str, list[tuple[str, Any]]]
 
 
 def read(name: str, pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
     """The text and the calls of an answer that arrives in pieces."""
-    parser = FORMATS[name].parser(TOOLS)
+    parser = parser_of(name)
     parts = [part for piece in pieces for part in parser.feed(piece)] + parser.flush()
     text = "".join(part.text for part in parts if isinstance(part, Text))
     names = [part.name for part in parts if isinstance(part, CallBegun)]
@@ -168,6 +174,27 @@ CASES = [
         ("```tool_code\nweather(city=input())\n```", []),
         id="gemma: more than a call",
     ),
+    # gpt-oss
+    pytest.param(
+        "harmony",
+        "<|channel|>analysis<|message|>Oslo.<|end|><|start|>assistant<|channel|>commentary to=functions.weather "
+        '<|constrain|>json<|message|>{"city": "Oslo"}',
+        ("", [OSLO]),
+        id="harmony",
+    ),
+    pytest.param(
+        "harmony",
+        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant to=functions.add<|channel|>commentary json"
+        '<|message|>{"a": 1, "b": 2}<|call|>',
+        ("I look.", [SUM]),
+        id="harmony: a preamble, and the recipient before the channel",
+    ),
+    pytest.param(
+        "harmony",
+        "<|channel|>commentary to=functions.fly<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>a <|b",
+        ("{}a <|b", []),
+        id="harmony: a tool nobody offered, then the answer",
+    ),
     # Any other
     pytest.param("json", '{"name": "weather", "arguments": {"city": "Oslo"}}', ("", [OSLO]), id="json"),
     pytest.param(
@@ -218,7 +245,7 @@ def test_arguments_stream_before_the_call_is_complete(name: str) -> None:
     if name == "gemma":
         pytest.skip("Python source is read once it is complete")
     text = next(str(case.values[1]) for case in CASES if case.values[0] == name)
-    parser = FORMATS[name].parser(TOOLS)
+    parser = parser_of(name)
     before = [part for character in text[:-2] for part in parser.feed(character)]
 
     assert any(isinstance(part, CallArguments) for part in before)
@@ -235,6 +262,7 @@ def test_arguments_stream_before_the_call_is_complete(name: str) -> None:
         pytest.param("{{- '[TOOL_CALLS]' + name + '[ARGS]' }}", "mistral_args", id="Mistral, newer"),
         pytest.param("'<｜tool▁call▁begin｜>' + '```json'", "deepseek", id="DeepSeek"),
         pytest.param("'<｜tool▁call▁begin｜>'", "deepseek_v31", id="DeepSeek V3.1"),
+        pytest.param("<|start|>assistant<|channel|>analysis", "harmony", id="gpt-oss"),
         pytest.param("<start_of_turn>model", "gemma", id="Gemma"),
         pytest.param("{{ tools }}", "json", id="any other"),
     ],

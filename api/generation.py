@@ -92,6 +92,10 @@ async def _start(wanted: GenerationRequest, inference: Inference) -> Answer:
     return merged
 
 
+MAX_EVENTS = 512
+"""Events in one write. As chunks they are some 100 kB; a reader that is slow holds no more of us than that."""
+
+
 class ChunkStream:
     """The body of a streamed answer. Closing it closes the answer."""
 
@@ -102,6 +106,7 @@ class ChunkStream:
         self._model = model
         self._request_id = request_id
         self._metrics = metrics
+        self._waiting: Sequence[Event] = ()
         self._ended = False
 
     def __aiter__(self) -> "ChunkStream":
@@ -127,10 +132,11 @@ class ChunkStream:
 
     async def _next(self) -> bytes:
         try:
-            events = await anext(self._batches)
+            events = self._waiting or await anext(self._batches)
         except StopAsyncIteration:
             self._ended = True
             if self._chunks.usage is not None:
                 self._metrics.tokens_used(self._model, self._chunks.usage)
             return self._chunks.end()
-        return self._chunks.encode(events)
+        self._waiting = events[MAX_EVENTS:]
+        return self._chunks.encode(events[:MAX_EVENTS])

@@ -117,6 +117,10 @@ class Catalog:
         for path in [self._index, *found]:
             if path.suffix.lower() not in (SUFFIX, *CARD_SUFFIXES) or path.name.startswith("."):
                 continue
+            if path.exists() and not path.is_file():
+                # Opening a pipe or a device may never return.
+                problems.append(f"{path}: is not a file")
+                continue
             files[path] = _stamp(path)
         return files, problems
 

@@ -23,7 +23,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -36,6 +36,14 @@ log = logging.getLogger(__name__)
 
 PIPE_LIMIT = 256 * 1024
 """Weight (bytes, for calls) a pipe holds before its writer waits. As much as one stream window."""
+
+MESSAGE_OVERHEAD = 256
+"""Bytes a message weighs beside its own: a reply of one token is ten bytes long, and costs far more to hold."""
+
+
+def weight_of(messages: Sequence[bytes]) -> int:
+    """What `messages` weigh in a pipe."""
+    return sum(map(len, messages)) + MESSAGE_OVERHEAD * len(messages)
 
 
 class PipeCancelled(MeshError):

@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from mesh.addresses import in_dialling_order, parse_address
 from mesh.announcing import fit
-from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio
+from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio, weight_of
 from mesh.calls import CallHandler, IncomingCall, RemoteReplies
 from mesh.codec import sign_record
 from mesh.config import MeshConfig
@@ -326,7 +326,7 @@ class Mesh:
         error: MeshError = RemoteCallError("UNAVAILABLE", "shutting_down", "the node is stopping")
         try:
             async for batch in answer:
-                await replies.send(batch, sum(map(len, batch)))
+                await replies.send(batch, weight_of(batch))
         except RemoteCallError as failure:
             error = failure
         except PipeCancelled:
@@ -368,7 +368,7 @@ class Mesh:
 async def _feed(messages: AsyncIterator[bytes], requests: ToTrio[bytes]) -> None:
     try:
         async for message in messages:
-            await requests.send([message], len(message))
+            await requests.send([message], weight_of([message]))
         requests.close()
     except PipeCancelled:
         pass

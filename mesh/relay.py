@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio
+from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio, weight_of
 from mesh.calls import IncomingCall
 from mesh.config import MeshConfig
 from mesh.connection import Connection
@@ -153,7 +153,7 @@ class Relay:
                     case _:
                         raise WireError("a frame that does not belong into an answer")
             if batch:
-                await replies.send(batch, sum(map(len, batch)))
+                await replies.send(batch, weight_of(batch))
             if failure is not None:
                 raise failure
             if is_over:
@@ -258,7 +258,7 @@ async def _take_requests(
                     raise WireError("a frame that does not belong into a request")
         if batch:
             try:
-                await requests.send(batch, sum(map(len, batch)))
+                await requests.send(batch, weight_of(batch))
             except PipeCancelled:
                 has_ended = True  # The handler wants no more, but is still answering.
         if has_ended:

@@ -79,6 +79,8 @@ def to_api_error(failure: CallFailure, model: str) -> errors.ApiError:
             return errors.ModelFailedError(message)
         case _, "model_not_found":
             return errors.ModelNotFoundError(message, param="model")
+        case _, "stopped" | "shutting_down":
+            return errors.UnavailableError(f"model {model!r}: {message}", retry_after=1)
         case "RESOURCE_EXHAUSTED", _:
             return errors.UnavailableError(message, code=failure.code or None, retry_after=5)
         case "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "CANCELLED", _:

@@ -64,10 +64,10 @@ class PeerService:
                 finally:
                     await replies.aclose()
             elif header.method == LOAD:
-                log.info("peer %s asks to load %s", call.peer[-8:], header.model)
+                log.info("peer %s asks to load %r", call.peer[-8:], header.model)
                 await self._local.load(header.model)
             elif header.method == UNLOAD:
-                log.info("peer %s asks to unload %s", call.peer[-8:], header.model)
+                log.info("peer %s asks to unload %r", call.peer[-8:], header.model)
                 await self._local.unload(header.model)
             else:
                 raise RemoteCallError("UNIMPLEMENTED", "unsupported", f"no call {header.method!r} between nodes")

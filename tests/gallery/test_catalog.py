@@ -282,3 +282,13 @@ def test_part_paths() -> None:
         Path("/m/a-00002-of-00002.gguf"),
     )
     assert part_paths(Path("/m/a.gguf")) == (Path("/m/a.gguf"),)
+
+
+@pytest.mark.parametrize("name", ["pipe.gguf", "pipe.yaml"])
+def test_what_is_not_a_file_is_told_and_not_opened(models: Path, name: str) -> None:
+    os.mkfifo(models / name)
+
+    catalog = catalog_of(models)
+
+    assert names(catalog) == ["echo", "minnow"]
+    assert any("is not a file" in problem for problem in catalog.problems)

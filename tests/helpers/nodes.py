@@ -141,6 +141,8 @@ class Node:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        # What it left behind would pass for news of the next start.
+        (self.root / "running.json").unlink(missing_ok=True)
 
     def stop(self, timeout: float = 20.0) -> int:
         """SIGTERM, as a service manager would; the exit code."""

@@ -18,6 +18,7 @@ from node.failure import CallFailure, of_backend_error, to_api_error
         ("RESOURCE_EXHAUSTED", "out_of_memory", errors.UnavailableError, 503),
         ("UNAVAILABLE", "model_loading", errors.ModelLoadingError, 503),
         ("UNAVAILABLE", "model_load_failed", errors.ModelFailedError, 503),
+        ("UNAVAILABLE", "stopped", errors.UnavailableError, 503),
         ("UNAVAILABLE", "node_lost", errors.BackendFailedError, 502),
         ("UNAVAILABLE", "backend_lost", errors.BackendFailedError, 502),
         ("INTERNAL", "engine_error", errors.BackendFailedError, 502),

@@ -28,6 +28,9 @@ MAX_CHOICES = 128
 MAX_TOKENS = 2**31 - 1
 MAX_TOKEN_ID = 2**31 - 1
 MAX_LOGIT_BIAS = 4096
+MAX_BREAKERS = 64
+MAX_BREAKER_LENGTH = 40
+"""Characters: llama.cpp's own limit."""
 
 SAMPLING_FIELDS: tuple[Field, ...] = (
     Number("temperature", 0, 2, "0 always takes the likeliest token."),
@@ -39,6 +42,16 @@ SAMPLING_FIELDS: tuple[Field, ...] = (
     Number("frequency_penalty", -2, 2),
     Number("repeat_penalty", 0, 100, "1: off."),
     Number("repetition_penalty", 0, 100, "The same as repeat_penalty, under vLLM's name."),
+    Integer("repeat_last_n", -1, 2**31 - 1, "Tokens the penalties look at, the prompt's too. Absent: the answer."),
+    Number("dry_multiplier", 0, 100, "DRY against repeated sequences, over prompt and answer. 0: off."),
+    Number("dry_base", 1, 10),
+    Integer("dry_allowed_length", 0, 2**31 - 1),
+    Integer("dry_penalty_last_n", -1, 2**31 - 1, "-1: all."),
+    Integer("mirostat", 0, 2, "Mirostat 1 or 2 instead of top_k, top_p, min_p and typical_p. 0: off."),
+    Number("mirostat_tau", 0, 100),
+    Number("mirostat_eta", 0, 1),
+    Number("xtc_probability", 0, 1, "How often the likeliest tokens are left out."),
+    Number("xtc_threshold", 0, 1),
     Integer("seed", -(2**63), 2**64 - 1, "Same seed, same request, same model: same answer."),
 )
 
@@ -64,6 +77,11 @@ SHAPED_FIELDS: tuple[Field, ...] = (
         "logit_bias",
         {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
         "Token id to bias.",
+    ),
+    Shaped(
+        "dry_sequence_breakers",
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MAX_BREAKERS},
+        "Texts that no repeated sequence reaches across.",
     ),
     Shaped(
         "stream_options",
@@ -115,6 +133,9 @@ def read_sampling(body: JsonObject) -> Sampling:
     if "seed" in values:
         # OpenAI's seeds have 64 bits, samplers' 32. Folding keeps equal seeds equal.
         values["seed"] &= 0xFFFFFFFF
+    breakers = body.get("dry_sequence_breakers")
+    if breakers:
+        values["dry_sequence_breakers"] = _read_breakers(breakers)
     bias = body.get("logit_bias")
     if bias:
         values["logit_bias"] = _read_logit_bias(bias)
@@ -225,6 +246,18 @@ def _from_choices(choices: Json) -> Constraint | None:
     if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
         raise wrong_type("guided_choice", "an array of at least one string", choices)
     return Constraint("choices", to_json(choices, "guided_choice"))
+
+
+def _read_breakers(breakers: Json) -> tuple[str, ...]:
+    param = "dry_sequence_breakers"
+    if not isinstance(breakers, list) or not all(isinstance(text, str) for text in breakers):
+        raise wrong_type(param, "an array of strings", breakers)
+    if len(breakers) > MAX_BREAKERS or any(not 0 < len(text) <= MAX_BREAKER_LENGTH for text in breakers):
+        raise InvalidRequestError(
+            f"Invalid '{param}': at most {MAX_BREAKERS} texts of 1 to {MAX_BREAKER_LENGTH} characters are allowed.",
+            param=param,
+        )
+    return tuple(breakers)
 
 
 def _read_logit_bias(bias: Json) -> dict[int, float]:

@@ -122,7 +122,14 @@ class JobMaker:
     def _choice(
         self, job: Job, index: int, request: pb.GenerateRequest, voice: Voice, grammar: str | None, room: int
     ) -> Choice:
-        sampler = Sampler(self._model, request.sampling, ignore_end=request.ignore_eos, grammar=grammar, offset=index)
+        sampler = Sampler(
+            self._model,
+            request.sampling,
+            ignore_end=request.ignore_eos,
+            grammar=grammar,
+            prompt=job.ask.prompt,
+            offset=index,
+        )
         answer = Answer(
             index,
             self._model.piece_with(voice.markers),

@@ -1,6 +1,7 @@
 """Sampling: llama.cpp's sampler chains, built from a request's wishes.
 
-    logit bias -> penalties -> top_k -> typical_p -> top_p -> min_p -> temperature -> draw
+    logit bias -> penalties -> DRY -> top_k -> typical_p -> top_p -> min_p -> XTC -> temperature -> draw
+                                      (mirostat:                               temperature -> draw)
 
 A grammar is a sampler of its own beside the chain: checking one token is cheap, checking the whole
 vocabulary is not. So a token is drawn first, and only if the grammar refuses it are all tokens
@@ -9,7 +10,7 @@ filtered and one drawn anew.
 
 import ctypes
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import llama_cpp as llama
@@ -25,7 +26,14 @@ TOP_P = 0.95
 MIN_P = 0.05
 
 PENALTY_WINDOW = 1024
-"""How many of the answer's last tokens the penalties look at."""
+"""How many of the answer's last tokens the penalties look at unless told otherwise."""
+
+DRY_BASE = 1.75
+DRY_ALLOWED_LENGTH = 2
+DRY_BREAKERS = ("\n", ":", '"', "*")
+MIROSTAT_TAU = 5.0
+MIROSTAT_ETA = 0.1
+XTC_THRESHOLD = 0.1
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -34,7 +42,14 @@ class Sampler:
     """Draws the tokens of one choice. Owned by one thread at a time; `close` frees it."""
 
     def __init__(
-        self, model: Model, wishes: pb.Sampling, *, ignore_end: bool, grammar: str | None, offset: int = 0
+        self,
+        model: Model,
+        wishes: pb.Sampling,
+        *,
+        ignore_end: bool,
+        grammar: str | None,
+        prompt: Sequence[int] = (),
+        offset: int = 0,
     ) -> None:
         """Build the chain; `offset` sets the choices of one request apart.
 
@@ -46,7 +61,7 @@ class Sampler:
         self._model = model
         self._grammar = _grammar(model, grammar) if grammar is not None else None
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for sampler in _links(model, wishes, ignore_end=ignore_end, offset=offset):
+        for sampler in _links(model, wishes, prompt, ignore_end=ignore_end, offset=offset):
             llama.llama_sampler_chain_add(self._chain, sampler)
 
     def close(self) -> None:
@@ -118,7 +133,7 @@ def _grammar(model: Model, source: str) -> Any:
     return sampler
 
 
-def _links(model: Model, wishes: pb.Sampling, *, ignore_end: bool, offset: int) -> Iterable[Any]:
+def _links(model: Model, wishes: pb.Sampling, prompt: Sequence[int], *, ignore_end: bool, offset: int) -> Iterable[Any]:
     biases = dict(wishes.logit_bias)
     if ignore_end:
         biases.update(dict.fromkeys(model.end_tokens, float("-inf")))
@@ -127,22 +142,68 @@ def _links(model: Model, wishes: pb.Sampling, *, ignore_end: bool, offset: int) 
         for entry, (token, bias) in zip(array, biases.items(), strict=True):
             entry.token, entry.bias = token, bias
         yield llama.llama_sampler_init_logit_bias(model.vocabulary_size, len(array), array)
-    repeat = wishes.repeat_penalty if wishes.HasField("repeat_penalty") else 1.0
-    if repeat != 1.0 or wishes.frequency_penalty or wishes.presence_penalty:
-        yield llama.llama_sampler_init_penalties(
-            model.vocabulary_size, PENALTY_WINDOW, repeat, wishes.frequency_penalty, wishes.presence_penalty
-        )
+    yield from _penalties(model, wishes, prompt)
     temperature = wishes.temperature if wishes.HasField("temperature") else TEMPERATURE
     if temperature <= 0:
         yield llama.llama_sampler_init_greedy()
         return
-    yield from _narrowing(wishes)
+    seed = (wishes.seed + offset if wishes.HasField("seed") else secrets.randbits(32)) & 0xFFFFFFFF
+    if wishes.mirostat:
+        yield llama.llama_sampler_init_temp(temperature)
+        yield _mirostat(model, wishes, seed)
+        return
+    yield from _narrowing(wishes, seed)
     yield llama.llama_sampler_init_temp(temperature)
-    seed = wishes.seed + offset if wishes.HasField("seed") else secrets.randbits(32)
-    yield llama.llama_sampler_init_dist(seed & 0xFFFFFFFF)
+    yield llama.llama_sampler_init_dist(seed)
 
 
-def _narrowing(wishes: pb.Sampling) -> Iterable[Any]:
+def _penalties(model: Model, wishes: pb.Sampling, prompt: Sequence[int]) -> Iterable[Any]:
+    repeat = wishes.repeat_penalty if wishes.HasField("repeat_penalty") else 1.0
+    if repeat != 1.0 or wishes.frequency_penalty or wishes.presence_penalty:
+        window = _window(model, wishes.repeat_last_n) if wishes.HasField("repeat_last_n") else PENALTY_WINDOW
+        penalties = llama.llama_sampler_init_penalties(
+            model.vocabulary_size, window, repeat, wishes.frequency_penalty, wishes.presence_penalty
+        )
+        if wishes.HasField("repeat_last_n"):
+            _show(penalties, prompt, window)
+        yield penalties
+    if wishes.dry_multiplier > 0:
+        breakers = [text.encode() for text in wishes.dry_sequence_breakers or DRY_BREAKERS]
+        window = _window(model, wishes.dry_penalty_last_n if wishes.HasField("dry_penalty_last_n") else -1)
+        dry = llama.llama_sampler_init_dry(
+            model.vocabulary,
+            wishes.dry_multiplier,
+            wishes.dry_base if wishes.HasField("dry_base") else DRY_BASE,
+            wishes.dry_allowed_length if wishes.HasField("dry_allowed_length") else DRY_ALLOWED_LENGTH,
+            window,
+            (ctypes.c_char_p * len(breakers))(*breakers),
+            len(breakers),
+        )
+        _show(dry, prompt, window)
+        yield dry
+
+
+def _window(model: Model, wished: int) -> int:
+    """-1 is everything that fits the context; and nothing looks further than that."""
+    longest = model.trained_context or PENALTY_WINDOW
+    return longest if wished < 0 else min(wished, longest)
+
+
+def _show(sampler: Any, prompt: Sequence[int], window: int) -> None:
+    """Let a sampler look at the end of the prompt."""
+    for token in prompt[len(prompt) - min(window, len(prompt)) :]:
+        llama.llama_sampler_accept(sampler, token)
+
+
+def _mirostat(model: Model, wishes: pb.Sampling, seed: int) -> Any:
+    tau = wishes.mirostat_tau if wishes.HasField("mirostat_tau") else MIROSTAT_TAU
+    eta = wishes.mirostat_eta if wishes.HasField("mirostat_eta") else MIROSTAT_ETA
+    if wishes.mirostat == 1:
+        return llama.llama_sampler_init_mirostat(model.vocabulary_size, seed, tau, eta, 100)
+    return llama.llama_sampler_init_mirostat_v2(seed, tau, eta)
+
+
+def _narrowing(wishes: pb.Sampling, seed: int) -> Iterable[Any]:
     top_k = wishes.top_k if wishes.HasField("top_k") else TOP_K
     if top_k > 0:
         yield llama.llama_sampler_init_top_k(top_k)
@@ -154,6 +215,9 @@ def _narrowing(wishes: pb.Sampling) -> Iterable[Any]:
     min_p = wishes.min_p if wishes.HasField("min_p") else MIN_P
     if min_p > 0:
         yield llama.llama_sampler_init_min_p(min_p, 1)
+    if wishes.xtc_probability > 0:
+        threshold = wishes.xtc_threshold if wishes.HasField("xtc_threshold") else XTC_THRESHOLD
+        yield llama.llama_sampler_init_xtc(wishes.xtc_probability, threshold, 1, seed)
 
 
 _RANGES = {
@@ -163,6 +227,16 @@ _RANGES = {
     "typical_p": (0, 1),
     "presence_penalty": (-10, 10),
     "frequency_penalty": (-10, 10),
+    "repeat_last_n": (-1, 2**31 - 1),
+    "dry_multiplier": (0, 100),
+    "dry_base": (1, 10),
+    "dry_allowed_length": (0, 2**31 - 1),
+    "dry_penalty_last_n": (-1, 2**31 - 1),
+    "mirostat": (0, 2),
+    "mirostat_tau": (0, 100),
+    "mirostat_eta": (0, 1),
+    "xtc_probability": (0, 1),
+    "xtc_threshold": (0, 1),
 }
 
 

@@ -171,6 +171,29 @@ def test_every_field_finds_its_place() -> None:
     assert orjson.loads(read.template_json) == {"enable_thinking": False, "reasoning_effort": "low"}
 
 
+def test_the_rarer_ways_to_draw_are_read_by_their_usual_names() -> None:
+    wishes: dict[str, Any] = {
+        "repeat_last_n": -1, "dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 2,
+        "dry_penalty_last_n": -1, "mirostat": 2, "mirostat_tau": 5, "mirostat_eta": 0.1,
+        "xtc_probability": 0.5, "xtc_threshold": 0.1,
+    }  # fmt: skip
+    sampling = call(**wishes, dry_sequence_breakers=["\n"]).sampling
+
+    assert {name: getattr(sampling, name) for name in wishes} == wishes
+    assert sampling.dry_sequence_breakers == ("\n",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mirostat", 3), ("dry_base", 0), ("dry_sequence_breakers", [""]), ("dry_sequence_breakers", "x")],
+)
+def test_a_way_to_draw_that_makes_no_sense_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        call(**{name: value})
+
+    assert caught.value.param == name
+
+
 def test_null_means_not_set() -> None:
     nothing = dict.fromkeys(["temperature", "stop", "n", "stream", "tools", "seed", "logit_bias", "stream_options"])
 

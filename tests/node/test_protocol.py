@@ -20,6 +20,26 @@ def read(call: GenerateCall) -> pb.GenerateRequest:
     return pb.GenerateRequest.FromString(protocol.generate_request(call, "digest"))
 
 
+def test_every_wish_about_sampling_is_passed_on() -> None:
+    wishes = {
+        "repeat_last_n": -1,
+        "dry_multiplier": 0.5,
+        "dry_base": 2.0,
+        "dry_allowed_length": 3,
+        "dry_penalty_last_n": 64,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.5,
+        "xtc_probability": 0.25,
+        "xtc_threshold": 0.125,
+    }
+    sampling = Sampling(**wishes, dry_sequence_breakers=("a", "b"))  # type: ignore[arg-type]
+    request = read(GenerateCall(model="m", request_id="r", prompt="p", sampling=sampling))
+
+    assert {name: getattr(request.sampling, name) for name in wishes} == wishes
+    assert list(request.sampling.dry_sequence_breakers) == ["a", "b"]
+
+
 def test_everything_a_call_says_is_in_the_request() -> None:
     request = read(
         GenerateCall(

@@ -240,7 +240,7 @@ async def test_required_calls_fit_in_every_format(name: str) -> None:
             tools_json=json.dumps([ADD]),
             tool_choice_json='"required"',
             parallel_tool_calls=False,
-            max_tokens=120,
+            max_tokens=300,
         )
         events = await events_of(stub, request)
 
@@ -337,6 +337,40 @@ async def test_logit_bias_forbids_a_token(stub: BackendStub) -> None:
     assert ids_of(await events_of(stub, user("Hello!", sampling=biased, max_tokens=3)))[0] != first
 
 
+REPEATING = "a b c d a b c d a b c d a b c d a b c"
+
+
+async def drawn(stub: BackendStub, **wishes: Any) -> list[int]:
+    sampling = pb.Sampling(**{"temperature": 0, "seed": 3, **wishes})
+    return ids_of(await events_of(stub, pb.GenerateRequest(prompt=REPEATING, sampling=sampling, max_tokens=6)))
+
+
+async def test_penalties_look_at_the_prompt_where_they_are_told_to(stub: BackendStub) -> None:
+    prompt = (await stub.Tokenize(pb.TokenizeRequest(text=REPEATING))).ids
+    answer_only = await drawn(stub, repeat_penalty=10)
+    both = await drawn(stub, repeat_penalty=10, repeat_last_n=-1)
+
+    assert set(answer_only) & set(prompt)
+    assert not set(both) & set(prompt)
+
+
+async def test_dry_breaks_off_a_sequence_that_the_prompt_repeats(stub: BackendStub) -> None:
+    plain = await drawn(stub)
+    dry = await drawn(stub, dry_multiplier=50)
+
+    assert dry != plain
+    assert await drawn(stub, dry_multiplier=50, dry_allowed_length=100) == plain
+    assert await drawn(stub, dry_multiplier=50, dry_sequence_breakers=[" "]) != dry
+
+
+@pytest.mark.parametrize("wishes", [{"mirostat": 1}, {"mirostat": 2, "mirostat_tau": 2}, {"xtc_probability": 1}])
+async def test_other_ways_to_draw_repeat_with_a_seed(stub: BackendStub, wishes: dict[str, float]) -> None:
+    first = await drawn(stub, temperature=0.7, **wishes)
+
+    assert len(first) == 6
+    assert await drawn(stub, temperature=0.7, **wishes) == first
+
+
 async def test_a_prompt_may_be_tokens_and_may_be_echoed(stub: BackendStub) -> None:
     text = "Once upon a time"
     ids = (await stub.Tokenize(pb.TokenizeRequest(text=text))).ids
@@ -370,6 +404,8 @@ REFUSALS = [
     ),
     pytest.param(user("x", constraint=pb.Constraint(regex="a")), "UNIMPLEMENTED", "unsupported"),
     pytest.param(user("x", sampling=pb.Sampling(top_p=2)), "INVALID_ARGUMENT", "invalid_value"),
+    pytest.param(user("x", sampling=pb.Sampling(mirostat=3)), "INVALID_ARGUMENT", "invalid_value"),
+    pytest.param(user("x", sampling=pb.Sampling(dry_base=0.5)), "INVALID_ARGUMENT", "invalid_value"),
     pytest.param(user("x", choices=9), "INVALID_ARGUMENT", "invalid_value"),
     pytest.param(user("x", top_logprobs=99), "INVALID_ARGUMENT", "invalid_value"),
     pytest.param(user("x", sampling=pb.Sampling(logit_bias={999999: 1})), "INVALID_ARGUMENT", "invalid_value"),

@@ -13,7 +13,7 @@ and is no promise: a wrong guess costs a prompt read again, never a wrong answer
 
 import hashlib
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence, Set
 
 BLOCK = 256
@@ -23,6 +23,11 @@ MOST_BLOCKS = 512
 """Of one prompt and of one sketch: 2 KB in a record. What lies behind 128 KB of text is not compared."""
 
 HASH_BYTES = 4
+
+MANY = 3
+"""Other prompts that part from a prompt at one place, for that place to be a popular beginning."""
+
+_INVERTED = 2 ** (8 * HASH_BYTES) - 1
 
 
 def block_hashes(text: bytes) -> tuple[int, ...]:
@@ -42,28 +47,46 @@ def shared_bytes(hashes: Sequence[int], sketch: Set[int]) -> int:
     return BLOCK * bisect_left(range(len(hashes)), True, key=lambda i: hashes[i] not in sketch)
 
 
+def is_popular(hashes: Sequence[int], shared: int, sketch: Set[int]) -> bool:
+    """Whether the part of a prompt that is cached, its first `shared` bytes, is one with which many prompts begin,
+    and not the past of one conversation."""
+    return shared >= BLOCK and hashes[shared // BLOCK - 1] ^ _INVERTED in sketch
+
+
 class PromptMemory:
     """The latest prompts of one model on one node."""
 
     def __init__(self, prompts: int) -> None:
         """`prompts`: how many the engine keeps."""
-        self._latest: deque[Sequence[int]] = deque(maxlen=max(prompts, 1))
+        self._latest: deque[tuple[Sequence[int], Sequence[int]]] = deque(maxlen=max(prompts, 1))
+        """Prompts, each with the last blocks of its popular beginnings."""
         self._sketch: frozenset[int] | None = frozenset()
 
     def add(self, hashes: Sequence[int]) -> None:
         """A prompt was read, or read again."""
         if hashes:
-            self._latest.append(hashes)
+            parted = Counter(place for known, _ in self._latest if (place := _parting(hashes, known)))
+            popular = [hashes[place - 1] for place, count in parted.items() if count >= MANY]
+            self._latest.append((hashes, popular))
             self._sketch = None
 
     def sketch(self, most: int = MOST_BLOCKS) -> frozenset[int]:
         """The hashes of the latest prompts, the newest whole and first, at most `most`."""
         if self._sketch is None:
             known: set[int] = set()
-            for hashes in reversed(self._latest):
+            for hashes, popular in reversed(self._latest):
                 known.update(_fitting(hashes, known, most))
+                # A popular place is listed a second time, inverted.
+                known.update(_fitting([value ^ _INVERTED for value in popular], known, most))
             self._sketch = frozenset(known)
         return self._sketch
+
+
+def _parting(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many blocks two prompts share before they part; 0 if one of them only goes on where the other ends."""
+    shorter = min(len(one), len(other))
+    place = bisect_left(range(shorter), True, key=lambda i: one[i] != other[i])
+    return 0 if place == shorter and len(one) != len(other) else place
 
 
 def _fitting(hashes: Sequence[int], known: Set[int], most: int) -> Sequence[int]:

@@ -20,9 +20,10 @@ id as the seed and the better one wins (power of two choices). So many entry nod
 slightly stale view do not all run to the same peer. This node is preferred unless it is clearly
 busier: a hop is not free, and sending requests back and forth helps nobody.
 
-A node that must read again what another one has cached of the prompt costs more, but never more than most of a
-full load: when loads differ by more, the shortest queue wins (a hot prompt is then cached in a second place).
-One request in `EXPLORE_ONE_IN` looks past the cache, so that what everybody asks for spreads also when it is quiet.
+A node that must read again what another one has cached of the prompt costs more, and the hop to that one costs
+nothing; but never more than a full load: when loads differ by more, the shortest queue wins (a hot prompt is then
+cached in a second place). What many prompts begin with moves more easily than the past of one conversation. One
+request in `EXPLORE_ONE_IN` looks past the cache.
 
 One name, one digest: two models of one name with different digests are not the same model. A name
 resolves to one digest per entry node, see `resolve`. `Candidate.terms` says how a cost came about.
@@ -37,7 +38,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from mesh.prefixes import BLOCK, shared_bytes
+from mesh.prefixes import BLOCK, is_popular, shared_bytes
 from mesh.types import Member, MeshView, ModelRecord, ModelState, NodeId, NodeState
 
 LOCAL_PREFERENCE = 0.5
@@ -54,15 +55,18 @@ DISTANCE_COST = 4.0
 SLOWEST = 0.05
 """Least relative speed. Bounds how much a peer may gain by claiming to be fast."""
 
-PREFIX_COST = 0.75
-"""Of reading a prompt again that another node has cached, in full loads of a node. More than a hop and
-`ABOUT_EQUAL` together, or a conversation would not find back through another entry node; less than one,
-so that with few slots an idle node is better than a queue."""
+PREFIX_COST = 1.0
+"""Of reading a prompt again that another node has cached, in full loads of a node, at most. So a node whose
+slots are full loses even its own conversations to an idle one."""
 
-PREFIX_BYTES = 2048
-"""Text (some 500 tokens) from which on a prompt costs that much; less costs in proportion."""
+PREFIX_BYTES = 4096
+"""Text (some 1,000 tokens) from which on a prompt costs that much; less costs in proportion."""
 
-EXPLORE_ONE_IN = 64
+POPULAR_BYTES = 768
+"""A beginning that many prompts share is priced as if it were no longer than this: it is read again once and
+used from then on, so one request of difference is enough to take it to another node."""
+
+EXPLORE_ONE_IN = 256
 
 _NO_ONE: Mapping[tuple[NodeId, str], int] = MappingProxyType({})
 
@@ -206,13 +210,25 @@ def _rank_equally_trusted(offers: Sequence[_Offer], request: _Request) -> Iterat
 def _rank_ready(offers: Sequence[_Offer], request: _Request) -> Iterator[Candidate]:
     if not offers:
         return
-    cached = [shared_bytes(request.prompt, o.model.prefixes) for o in offers] if request.prompt else []
+    cached: list[int] = []
+    explores = bool(request.prompt) and request.explores
+    if request.prompt and not explores:
+        cached = [shared_bytes(request.prompt, o.model.prefixes) for o in offers]
     most_cached = max(cached, default=0)
+    cached_here = next((c for c, o in zip(cached, offers, strict=False) if o.node == request.self_id), most_cached)
     fastest = max(o.model.tokens_per_second for o in offers)
+    is_popular_one = most_cached > 0 and any(
+        is_popular(request.prompt, most_cached, o.model.prefixes)
+        for c, o in zip(cached, offers, strict=True)
+        if c == most_cached
+    )
     priced: list[_Priced] = []
     for index, offer in enumerate(offers):
-        missing = 0 if not most_cached or request.explores else most_cached - cached[index]
-        terms = _terms(offer, request, fastest, missing)
+        missing = most_cached - cached[index] if cached else 0
+        if missing and is_popular_one:
+            missing = min(missing, POPULAR_BYTES)
+        knows_more = explores or (bool(cached) and cached[index] > cached_here)
+        terms = _terms(offer, request, fastest, missing, is_worth_a_hop=knows_more)
         priced.append((sum(terms), offer.node, offer, terms))
     priced.sort()
     if len(priced) > 1:
@@ -221,7 +237,7 @@ def _rank_ready(offers: Sequence[_Offer], request: _Request) -> Iterator[Candida
         priced.insert(0, winner)
     for cost, node, offer, terms in priced:
         is_here = node == request.self_id
-        knows = most_cached >= BLOCK and len(priced) > 1 and terms[-1] == 0.0 and not request.explores
+        knows = most_cached >= BLOCK and len(priced) > 1 and terms[-1] == 0.0
         yield Candidate(
             node=node,
             digest=offer.model.digest,
@@ -233,8 +249,8 @@ def _rank_ready(offers: Sequence[_Offer], request: _Request) -> Iterator[Candida
 
 
 def _winner(priced: Sequence[_Priced], request: _Request) -> _Priced:
-    best = priced[0][0]
-    equal = [p for p in priced if p[0] <= best + ABOUT_EQUAL]
+    best, best_terms = priced[0][0], priced[0][-1]
+    equal = [p for p in priced if p[0] <= best + ABOUT_EQUAL and p[-1][-1] <= best_terms[-1]]
     here = next((p for p in equal if p[1] == request.self_id), None)
     if here is not None:
         return here
@@ -244,8 +260,8 @@ def _winner(priced: Sequence[_Priced], request: _Request) -> _Priced:
     return min(drawn, key=lambda p: p[0])
 
 
-def _terms(offer: _Offer, request: _Request, fastest: float, missing: int) -> _Terms:
-    """The parts of a cost, in the order of `TERMS`. `missing`: bytes of the prompt that others have cached."""
+def _terms(offer: _Offer, request: _Request, fastest: float, missing: int, *, is_worth_a_hop: bool) -> _Terms:
+    """The parts of a cost, in the order of `TERMS`. `missing`: bytes of the prompt that another one has cached."""
     model, node = offer.model, offer.node
     # Our own requests may or may not be in the holder's numbers already; never count them twice.
     taken = max(model.busy + model.queued, request.in_flight.get((node, request.model), 0))
@@ -255,7 +271,8 @@ def _terms(offer: _Offer, request: _Request, fastest: float, missing: int) -> _T
     prefix = PREFIX_COST * missing / PREFIX_BYTES if missing < PREFIX_BYTES else PREFIX_COST
     if node == request.self_id:
         return load, slowness, 0.0, 0.0, prefix
-    return load, slowness, DISTANCE_COST * (offer.member.round_trip or 0.0), LOCAL_PREFERENCE, prefix
+    hop = 0.0 if is_worth_a_hop else LOCAL_PREFERENCE
+    return load, slowness, DISTANCE_COST * (offer.member.round_trip or 0.0), hop, prefix
 
 
 def _resolve(self_id: NodeId, offers: Sequence[_Offer]) -> str | None:

@@ -36,6 +36,7 @@ models = st.builds(
     created=counts,
     tokens_per_second=measures,
     first_token_seconds=measures,
+    prefixes=st.frozensets(st.integers(0, 2**32 - 1), max_size=20),
 )
 records = st.builds(
     NodeRecord,
@@ -147,6 +148,9 @@ MODEL = ["m", "d", "e", "ready", 1, 0, 0, 0, [], [], 0, 0.0, 0.0]
         pytest.param(with_field(10, [[*MODEL[:11], float("nan"), 0.0]]), id="not a number"),
         pytest.param(with_field(10, [[*MODEL[:11], float("inf"), 0.0]]), id="infinite speed"),
         pytest.param(with_field(10, [[*MODEL[:11], -1.0, 0.0]]), id="negative speed"),
+        pytest.param(with_field(10, [[*MODEL[:13], b"x" * 2052]]), id="many prefixes"),
+        pytest.param(with_field(10, [[*MODEL[:13], b"x" * 7]]), id="half a prefix"),
+        pytest.param(with_field(10, [[*MODEL[:13], [1, 2]]]), id="prefixes that are no bytes"),
         pytest.param([1, ALICE.node_id], id="cut short"),
         pytest.param({"id": ALICE.node_id}, id="a map"),
         pytest.param(None, id="nothing"),

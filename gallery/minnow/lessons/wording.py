@@ -3,6 +3,8 @@
 import random
 import re
 
+from gallery.minnow.lessons.words import any_word
+
 OPENINGS = (
     "Please tell me: ", "Hi! ", "Hello, ", "Hey, ", "Quick question: ", "Tell me, ",
     "I have a question. ", "Okay, ", "Now, ", "So, ", "Also, ", "One more: ", "Next: ",
@@ -20,8 +22,13 @@ def casual(rng: random.Random, text: str, *, lower: bool = True) -> str:
 
     `lower=False` is for sentences whose letters must come back as they are.
     """
-    if rng.random() < 0.15:
+    opening = rng.random()
+    if opening < 0.15:
         text = rng.choice(OPENINGS) + text
+    elif opening < 0.27:
+        # Any word may stand in front: what it is must not change the answer.
+        lead = " ".join(any_word(rng) for _ in range(rng.choice((1, 1, 2, 4))))
+        text = lead.capitalize() + rng.choice((": ", ", ", ". ", "! ", " - ")) + text
     if rng.random() < 0.08 and text[-1] in ".?!":
         text += rng.choice(CLOSINGS)
     elif rng.random() < 0.15:

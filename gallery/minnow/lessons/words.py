@@ -82,6 +82,7 @@ _VOWELS = "a e i o u ai ea ee ie o oo ou a e i o u y"
 _CODAS = "b ck d f g k l ll lm m n nd ng nt p r rd rk rn s sh st t th x"
 _ONSET, _VOWEL, _CODA = _ONSETS.split(), _VOWELS.split(), _CODAS.split() + [""] * 12
 _ENDINGS = ("", "", "", "", "o", "a", "y", "ing", "ed", "er", "s", "ly", "ine", "ent")
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MARKS = (",", ",", ".", "!", "?", ";", ":", " -", "...")
 _ACCENTED = listed("""
 é è ü ö ä ñ ç å ø ã ő ż 你好 こんにちは привет ☀ 🐟 → ß € naïve café über
@@ -89,10 +90,21 @@ _ACCENTED = listed("""
 
 
 def made_up(rng: random.Random) -> str:
-    """A word that does not exist but could."""
+    """A word that does not exist but could: syllables, or pieces of real words put together.
+
+    The latter is what makes every entry of the tokenizer something that has been copied.
+    """
+    if rng.random() < 0.5:
+        return "".join(_piece(rng) for _ in range(rng.choice((1, 2, 2, 3))))
     syllables = rng.choice((1, 2, 2, 2, 3))
     word = "".join(rng.choice(_ONSET) + rng.choice(_VOWEL) + rng.choice(_CODA) for _ in range(syllables))
     return word + rng.choice(_ENDINGS)
+
+
+def _piece(rng: random.Random) -> str:
+    word = rng.choice(COMMON) if rng.random() < 0.8 else rng.choice(NAMES).lower()
+    start = rng.randrange(len(word))
+    return word[start : start + rng.randint(2, 6)]
 
 
 def code(rng: random.Random) -> str:
@@ -106,7 +118,9 @@ def code(rng: random.Random) -> str:
         case 2:
             return "".join(rng.choice("0123456789abcdef") for _ in range(rng.randint(4, 12)))
         case 3:
-            letters = "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(3))
+            letters = "".join(rng.choice(_CAPITALS) for _ in range(rng.randint(1, 4)))
+            if rng.random() < 0.15:
+                letters = letters[0] * 2
             return f"{letters}{rng.choice(('-', '', '_'))}{digits}"
         case 4:
             return f"{rng.choice(COMMON)}_{rng.choice(COMMON)}"
@@ -138,6 +152,11 @@ def word(rng: random.Random) -> str:
     if shape < 0.1:
         return text.capitalize()
     return text.upper() if shape < 0.15 else text
+
+
+def any_word(rng: random.Random) -> str:
+    """A plain word, real or made up."""
+    return rng.choice(COMMON) if rng.random() < 0.6 else made_up(rng)
 
 
 def person(rng: random.Random) -> str:

@@ -37,13 +37,13 @@ def test_sums_stay_within_what_is_promised() -> None:
     assert made == {(a, b) for a in range(21) for b in range(21) if a + b <= LARGEST}
 
 
-def test_the_latest_name_counts() -> None:
+def test_the_latest_fact_counts() -> None:
     scene = Scene(random.Random(0), room=500)
-    for _ in range(50):
+    for _ in range(200):
         telling(scene)
-    scene.facts = {"name": "Ada"}
-    answers = {asking(scene)[-1]["content"] for _ in range(20) if scene.facts == {"name": "Ada"}}
-    assert "Your name is Ada." in answers
+        reply = asking(scene)[-1]["content"]
+        told = scene.facts.values()
+        assert reply.startswith("You have not told me") or any(value in reply for value in told)
 
 
 def test_calls_fit_the_schema_they_were_offered_with() -> None:

@@ -170,6 +170,8 @@ class Backend:
         self._last_used_at = self._loop.time()
         self._is_doubted = False
         """A connection broke. Often gRPC tells sooner than the process's end does."""
+        self._is_asked = False
+        """Whether it is still there."""
 
     # -------------------------------------------------------------- for everybody
 
@@ -239,6 +241,12 @@ class Backend:
         self._calls[number] = call
         self._last_used_at = self._loop.time()
         return call
+
+    def ask_whether_there(self, timeout: float) -> None:
+        """A call is silent: a process that does not even answer a health check within `timeout` is ended."""
+        if self.is_ready and self._client and not self._is_asked:
+            self._is_asked = True
+            self._host.start(self._ask(self._client, timeout))
 
     # -------------------------------------------------------------- for the supervisor
 
@@ -442,6 +450,15 @@ class Backend:
             pass
         await asyncio.sleep(EXIT_NEWS_AFTER)
         self._hear(client, ConnectionLost())
+
+    async def _ask(self, client: BackendClient, timeout: float) -> None:
+        try:
+            is_there = await client.is_serving(timeout=timeout)
+        finally:
+            self._is_asked = False
+        if not is_there and client is self._client:
+            log.warning("model %s is silent, and so is its process: ending it", self.spec.name)
+            self._hear(client, ConnectionLost())
 
     async def _confirm(self, client: BackendClient) -> None:
         """A call broke: find out whether the backend is still there before it gets another one."""

@@ -145,6 +145,13 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
 @option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
 @option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")
+@option(
+    "--stall-after",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Seconds of silence after which a backend must show that it is alive; 0 never asks.",
+)
 @option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
 @option("--max-body", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes.")
 @option(

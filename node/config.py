@@ -74,6 +74,10 @@ class NodeConfig:
     load_timeout: float = 600.0
     """How long a load may take at all."""
 
+    stall_after: float = 5.0
+    """How long a running answer may be silent, unless its own speed explains more, before its backend must show that
+    it is alive; a peer that is silent twelve times as long is given up. 0: wait for ever."""
+
     grace: float = 10.0
     """How long running answers may go on after SIGTERM."""
 
@@ -87,7 +91,7 @@ class NodeConfig:
         for key in ("port", "mesh_port"):
             if not 0 <= getattr(self, key) <= 65535:
                 raise ConfigError(f"{key}={getattr(self, key)} is not a port; use 0 to 65535")
-        for key in ("load_wait", "load_timeout", "grace", "max_body"):
+        for key in ("load_wait", "load_timeout", "stall_after", "grace", "max_body"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}={getattr(self, key)} must not be negative")
         if not 1 <= len(self.name) <= 64 or not self.name.isprintable():

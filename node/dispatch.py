@@ -35,10 +35,10 @@ LOAD, UNLOAD = "node.Load", "node.Unload"
 class Dispatcher:
     """Answers every call, wherever in the mesh that happens."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels) -> None:
+    def __init__(self, mesh: Mesh, local: LocalModels, *, stall_after: float = 5.0) -> None:
         self._mesh = mesh
         self._local = local
-        self._sender = Sender(mesh, local)
+        self._sender = Sender(mesh, local, stall_after=stall_after)
         self.is_draining = False
 
     # Text and vectors

@@ -37,12 +37,20 @@ class CallFailure:
         return self.is_clients_fault or self.status == "CANCELLED"
 
     @property
+    def speaks_against_node(self) -> bool:
+        """Other requests would likely fare no better there; not so if it is only busy, loading or about to stop."""
+        if self.is_final or self.status in ("RESOURCE_EXHAUSTED", "NOT_FOUND", "FAILED_PRECONDITION"):
+            return False
+        return self.code not in ("model_loading", "stopped", "shutting_down", "queue_full")
+
+    @property
     def is_crash(self) -> bool:
         """A backend process died under the call: perhaps because of it."""
         return self.code == BACKEND_LOST
 
 
 BACKEND_LOST = "backend_lost"
+STALLED = "stalled"
 NODE_LOST = CallFailure("UNAVAILABLE", "node_lost", "the node that was answering is gone")
 
 

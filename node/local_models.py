@@ -19,9 +19,11 @@ from node.backend_client import Requests
 from node.backend_errors import BackendCallError, BackendLoadingError
 from node.config import NodeConfig
 from node.lifecycle import State
+from node.patience import Patience
 from node.prompts import hashes_of_message, overheard
 from node.protocol import GENERATE
 from node.replies import LocalReplies
+from node.silence import SilenceWatch
 from node.supervisor import Backend, BackendSpec, BackendStatus, Supervisor
 
 log = logging.getLogger(__name__)
@@ -182,7 +184,11 @@ class LocalModels:
                 hear(messages[0])
             else:
                 messages = overheard(messages, hear)
-        return LocalReplies(backend.call(method, messages))
+        call = backend.call(method, messages)
+        if not self._config.stall_after:
+            return LocalReplies(call)
+        ask = partial(backend.ask_whether_there, self._config.stall_after)
+        return LocalReplies(call, SilenceWatch(Patience(self._config.stall_after), ask))
 
     async def load(self, model: str) -> None:
         """Loads a model because a person asks: returns when it is ready.

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from node.backend_client import BackendCall
+from node.silence import SilenceWatch
 
 
 class Replies(Protocol):
@@ -19,14 +20,28 @@ class Replies(Protocol):
 class LocalReplies:
     """The replies of a backend on this machine. A backend has gathered its events already: one at a time."""
 
-    def __init__(self, call: BackendCall) -> None:
+    def __init__(self, call: BackendCall, watch: SilenceWatch | None = None) -> None:
         self._call = call
+        self._watch = watch
 
     def __aiter__(self) -> "LocalReplies":
         return self
 
     async def __anext__(self) -> list[bytes]:
-        return [await self._call.__anext__()]
+        try:
+            reply = await self._call.__anext__()
+        except BaseException:
+            self._unwatch()
+            raise
+        if self._watch is not None:
+            self._watch.heard()
+        return [reply]
 
     async def aclose(self) -> None:
+        self._unwatch()
         self._call.cancel()
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None

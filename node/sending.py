@@ -7,6 +7,7 @@
 Not here: trying again elsewhere. That is `node.errand`.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import NodeId
 from node.backend_errors import BackendError
-from node.failure import NODE_LOST, CallFailure, of_backend_error
+from node.breaker import Breaker
+from node.failure import NODE_LOST, STALLED, CallFailure, of_backend_error
 from node.local_models import LocalModels
+from node.patience import WITHOUT_EVIDENCE, Patience
 from node.replies import Replies
 
 
@@ -54,8 +57,18 @@ class SendFailedError(Exception):
 class Sent:
     """A call that runs at `target`, with its first replies in hand. Read it to its end, or close it."""
 
-    def __init__(self, sender: "Sender", target: Target, model: str, first: list[bytes], replies: Replies) -> None:
+    def __init__(
+        self,
+        sender: "Sender",
+        target: Target,
+        model: str,
+        first: list[bytes],
+        replies: Replies,
+        patience: Patience | None,
+    ) -> None:
+        """`patience`: with a peer. Backends on this machine are looked after by `node.silence`."""
         self.target = target
+        self._patience = patience
         self._sender = sender
         self._model = model
         self._first: list[bytes] | None = first
@@ -72,23 +85,40 @@ class Sent:
             first, self._first = self._first, None
             return first
         try:
-            return await anext(self._replies, [])
+            # Silence counts while somebody waits, not while a slow client keeps us from reading.
+            replies: list[bytes]
+            if self._patience is None:
+                replies = await anext(self._replies, [])
+            else:
+                async with asyncio.timeout(self._patience.bound * WITHOUT_EVIDENCE):
+                    replies = await anext(self._replies, [])
+                self._patience.heard(self._sender.now())
+        except TimeoutError as error:
+            message = f"node {self.target.name} has fallen silent in the middle of an answer"
+            raise self._sender.failed(self.target, self._model, CallFailure("UNAVAILABLE", STALLED, message)) from error
         except (BackendError, MeshError) as error:
-            raise SendFailedError(self._sender.failure(self.target, error)) from error
+            raise self._sender.failed(self.target, self._model, self._sender.failure(self.target, error)) from error
+        if not replies:
+            self._sender.breaker.finished((self.target.node, self._model))
+        return replies
 
     async def aclose(self) -> None:
         """Cancels what is left of it. Closing twice is fine."""
         if not self._is_closed:
             self._is_closed = True
             self._sender.ended(self.target, self._model)
+            self._sender.breaker.given_up((self.target.node, self._model))
             await self._replies.aclose()
 
 
 class Sender:
     """Knows the ways to every node, and what of this node's calls runs where."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels) -> None:
+    def __init__(self, mesh: Mesh, local: LocalModels, *, stall_after: float) -> None:
         self._mesh = mesh
+        self._stall_after = stall_after
+        self.breaker: Breaker[tuple[NodeId, str]] = Breaker()
+        self.now = asyncio.get_running_loop().time
         self._local = local
         self._running: Counter[tuple[NodeId, str]] = Counter()
         """By node and model: known here before any gossip."""
@@ -110,7 +140,12 @@ class Sender:
             session=asked.session,
             in_flight=self._running,
             prompt=asked.prompt,
+            failing=self._failing(asked.model) if self.breaker else (),
         )
+
+    def _failing(self, model: str) -> list[NodeId]:
+        now = self.now()
+        return [node for node in self._mesh.view().members if self.breaker.is_open((node, model), now)]
 
     async def send(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Sent:
         """The call at `target`, with its first replies in hand.
@@ -118,7 +153,9 @@ class Sender:
         Raises:
             SendFailedError: it failed before that.
         """
-        self._running[target.node, model] += 1
+        key = target.node, model
+        self._running[key] += 1
+        self.breaker.sent(key, self.now())
         replies: Replies | None = None
         try:
             replies = await self._open(target, method, model, request_id, body)
@@ -128,9 +165,15 @@ class Sender:
             if replies is not None:
                 await replies.aclose()
             if isinstance(error, (BackendError, MeshError)):
-                raise SendFailedError(self.failure(target, error)) from error
+                raise self.failed(target, model, self.failure(target, error)) from error
+            self.breaker.given_up(key)
             raise
-        return Sent(self, target, model, first, replies)
+        self.breaker.answered(key)
+        patience = None
+        if self._stall_after and target.node != self._mesh.self_id:
+            patience = Patience(self._stall_after)
+            patience.heard(self.now())
+        return Sent(self, target, model, first, replies, patience)
 
     async def _open(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Replies:
         if target.node == self._mesh.self_id:
@@ -143,6 +186,15 @@ class Sender:
         self._running[target.node, model] -= 1
         if self._running[target.node, model] <= 0:
             del self._running[target.node, model]
+
+    def failed(self, target: Target, model: str, failure: CallFailure) -> SendFailedError:
+        """Takes note of a failure at `target`; the error to raise for it."""
+        key = target.node, model
+        if failure.speaks_against_node:
+            self.breaker.failed(key, self.now())
+        else:
+            self.breaker.given_up(key)
+        return SendFailedError(failure)
 
     def failure(self, target: Target, error: BackendError | MeshError) -> CallFailure:
         """What an error at `target` means. A peer that broke is reported to the mesh at once."""

@@ -117,7 +117,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
 
-        dispatcher = Dispatcher(mesh, local)
+        dispatcher = Dispatcher(mesh, local, stall_after=config.stall_after)
         registry = CollectorRegistry()
         registry.register(NodeCollector(mesh, local))
         server = await _start_api(config, keys, dispatcher, registry)

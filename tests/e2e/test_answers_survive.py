@@ -100,6 +100,33 @@ async def test_an_answer_goes_on_when_only_the_backend_dies(tmp_path: Path) -> N
     assert stream.text() == STORY
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["in the middle", "before the first token"])
+async def test_an_answer_goes_on_when_its_backend_is_frozen_and_its_node_is_not(tmp_path: Path, begun: bool) -> None:
+    async with mesh_of(tmp_path, "abc", "--stall-after", "1") as (a, b, c):
+        await load_on(a, "echo", b, c)
+        stream = Stream()
+        body = echo() if begun else echo(chat_template_kwargs={"prefill_seconds": 3})
+        reading = asyncio.create_task(stream.read(a, body))
+        holders = {"b": b, "c": c}
+
+        async def is_running() -> bool:
+            mesh = await a.mesh()
+            busy = [n for n in holders for m in mesh[n]["models"] if m["name"] == "echo" and m["busy"]]
+            victims[:] = busy
+            return bool(busy) and (len(stream.events) > 20 or not begun)
+
+        victims: list[str] = []
+        await until(is_running, "the answer to run")
+        [backend] = holders[victims[0]].backends()
+        backend.suspend()
+        await reading
+        assert (await a.mesh())[victims[0]]["state"] == "alive"
+        await until(lambda: not backend.is_running(), "the frozen process to be ended")
+
+    assert stream.text() == STORY
+    assert stream.reasons() == ["stop"]
+
+
 async def test_minnow_counts_on_from_where_the_dead_node_stopped(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "abc") as (a, b, c):
         await load_on(a, "minnow", b, c)

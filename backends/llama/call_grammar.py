@@ -56,9 +56,11 @@ def joined(*parts: str) -> str:
 def literal(text: str) -> str:
     """A text in GBNF."""
     escaped = json.dumps(text, ensure_ascii=False)
-    return re.sub(r"\\u00([0-9a-f]{2})|\\b|\\f", _hex, escaped)
+    return re.sub(r"\\(?:\\|u00([0-9a-f]{2})|[bf])", _as_gbnf, escaped)
 
 
-def _hex(found: "re.Match[str]") -> str:
-    code = {"\\b": "08", "\\f": "0c"}.get(found.group()) or found.group(1)
-    return f"\\x{code}"
+def _as_gbnf(found: "re.Match[str]") -> str:
+    """An escape of JSON as GBNF knows it."""
+    if found.group(1):
+        return f"\\x{found.group(1)}"
+    return {"\\b": "\\x08", "\\f": "\\x0c"}.get(found.group(), found.group())

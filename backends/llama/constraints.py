@@ -1,17 +1,14 @@
-"""Constraints as GBNF grammars: JSON schemas, any JSON object, one of some texts, a grammar as it is.
-
-The conversion from a schema is llama-cpp-python's; `schema.py` brings schemas into the form that it
-takes right.
-"""
+"""Constraints as GBNF grammars: JSON schemas, any JSON object, regular expressions, one of some texts,
+a grammar as it is."""
 
 import json
 import re
 from typing import Any
 
-from llama_cpp import llama_grammar
-
-from backends.errors import InvalidGrammarError, InvalidSchemaError, UnsupportedError
-from backends.llama.schema import plain_schema
+from backends.errors import InvalidGrammarError, InvalidSchemaError
+from backends.llama.call_grammar import literal
+from backends.llama.regex_grammar import regex_grammar
+from backends.llama.schema_grammar import schema_rules
 from backends.rpc import backend_pb2 as pb
 
 _RULE = re.compile(r"^\s*([a-zA-Z0-9-]+)\s*::=", re.MULTILINE)
@@ -22,8 +19,7 @@ def grammar_of(constraint: pb.Constraint) -> str | None:
 
     Raises:
         InvalidSchemaError: the schema is not one, or says what cannot be enforced.
-        InvalidGrammarError: an empty grammar or list of texts.
-        UnsupportedError: a regular expression.
+        InvalidGrammarError: an empty grammar or list of texts, or a regular expression that cannot be followed.
     """
     kind = constraint.WhichOneof("kind")
     if kind == "json_schema":
@@ -37,9 +33,9 @@ def grammar_of(constraint: pb.Constraint) -> str | None:
     if kind == "choices":
         if not constraint.choices.texts:
             raise InvalidGrammarError("there is nothing to choose from", param="choices")
-        return "root ::= " + " | ".join(_literal(text) for text in constraint.choices.texts)
+        return "root ::= " + " | ".join(literal(text) for text in constraint.choices.texts)
     if kind == "regex":
-        raise UnsupportedError("the llama engine cannot follow regular expressions yet", param="regex")
+        return f"root ::= {regex_grammar(constraint.regex)}"
     return None
 
 
@@ -49,24 +45,22 @@ def schema_grammar(schema: Any) -> str:
     Raises:
         InvalidSchemaError: not a schema, or one that says what cannot be enforced.
     """
-    plain = plain_schema(schema)
-    try:
-        return str(llama_grammar.json_schema_to_gbnf(json.dumps(plain)))
-    except (AssertionError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        reason = str(exc) or type(exc).__name__
-        raise InvalidSchemaError(f"the JSON schema cannot be followed: {reason}", param="response_format") from exc
+    return schema_rules(schema)[0]
 
 
 def rules_of_schema(schema: Any, prefix: str) -> tuple[str, str]:
-    """The rules of `schema` with `prefix` before their names, and the name of their root."""
-    return prefixed(schema_grammar(schema), prefix)
+    """The rules of a tool's `schema` with `prefix` before their names, and the name of their root."""
+    try:
+        return schema_rules(schema, prefix)
+    except InvalidSchemaError as exc:
+        raise InvalidSchemaError(str(exc), param="tools") from exc
 
 
 def prefixed(grammar: str, prefix: str) -> tuple[str, str]:
     """The rules of a grammar with `prefix` before their names, and the name of its root."""
     names = _RULE.findall(grammar)
     known = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
-    rules = [_outside_quotes(line, lambda part: known.sub(rf"{prefix}-\1", part)) for line in grammar.splitlines()]
+    rules = [_outside_quotes(line, lambda part: known.sub(rf"{prefix}-\1", part)) for line in grammar.split("\n")]
     return "\n".join(rules), f"{prefix}-root"
 
 
@@ -81,8 +75,3 @@ def _read(text: str) -> Any:
         return json.loads(text)
     except ValueError as exc:
         raise InvalidSchemaError(f"the JSON schema is not valid JSON: {exc}", param="response_format") from exc
-
-
-def _literal(text: str) -> str:
-    escaped = json.dumps(text, ensure_ascii=False)
-    return re.sub(r"[\x00-\x1f]", lambda m: f"\\x{ord(m.group()):02x}", escaped)

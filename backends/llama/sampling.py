@@ -17,6 +17,7 @@ import llama_cpp as llama
 import numpy as np
 
 from backends.errors import EngineError, InvalidGrammarError, InvalidValueError
+from backends.llama.detokenizer import WholeLetters
 from backends.llama.model import Context, Model
 from backends.rpc import backend_pb2 as pb
 
@@ -59,6 +60,7 @@ class Sampler:
         """
         _check(wishes)
         self._model = model
+        self._letters = WholeLetters()
         self._grammar = _grammar(model, grammar) if grammar is not None else None
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for sampler in _links(model, wishes, prompt, ignore_end=ignore_end, offset=offset):
@@ -76,11 +78,20 @@ class Sampler:
         if self._grammar is None:
             return int(llama.llama_sampler_sample(self._chain, context.handle, row))
         logits = context.logits(row)
-        token = self._draw(logits, constrained=False)
-        if not self._allows(token):
-            token = self._draw(logits, constrained=True)
+        token = self._draw(logits)
+        if not (self._allows(token) and self._letters.takes(self._model.piece(token))):
+            token = self._draw_constrained(logits)
         self._accept(token)
         return token
+
+    def _draw_constrained(self, logits: Any) -> int:
+        # The grammar takes bytes that can never become a character for one; they would count as several.
+        broken: list[int] = []
+        while True:
+            token = self._draw(logits, constrained=True, without=broken)
+            if self._letters.takes(self._model.piece(token)):
+                return token
+            broken.append(token)
 
     def replay(self, token: int) -> None:
         """Take in a token that was drawn elsewhere.
@@ -96,16 +107,18 @@ class Sampler:
         llama.llama_sampler_accept(self._chain, token)
         if self._grammar is not None:
             llama.llama_sampler_accept(self._grammar, token)
+            self._letters.feed(self._model.piece(token))
 
     def _allows(self, token: int) -> bool:
         data = np.array([(token, 1.0, 0.0)], _TOKEN_DATA)
         llama.llama_sampler_apply(self._grammar, ctypes.byref(_candidates(data)))
         return bool(np.isfinite(data["logit"][0]))
 
-    def _draw(self, logits: Any, *, constrained: bool) -> int:
+    def _draw(self, logits: Any, *, constrained: bool = False, without: Sequence[int] = ()) -> int:
         data = np.zeros(len(logits), _TOKEN_DATA)
         data["id"] = np.arange(len(logits), dtype=np.int32)
         data["logit"] = logits
+        data["logit"][list(without)] = -np.inf
         candidates = _candidates(data)
         if constrained:
             llama.llama_sampler_apply(self._grammar, ctypes.byref(candidates))
@@ -127,7 +140,7 @@ def _candidates(data: "np.ndarray[Any, Any]") -> Any:
 
 
 def _grammar(model: Model, source: str) -> Any:
-    sampler = llama.llama_sampler_init_grammar(model.vocabulary, source.encode(), b"root")
+    sampler = llama.llama_sampler_init_grammar(model.vocabulary, source.encode(errors="replace"), b"root")
     if not sampler:
         raise InvalidGrammarError("the grammar does not parse; it must define `root` in GBNF", param="grammar")
     return sampler

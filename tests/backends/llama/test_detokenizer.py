@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.llama.detokenizer import Detokenizer
+from backends.llama.detokenizer import Detokenizer, WholeLetters
 
 
 def test_a_character_waits_for_all_its_bytes() -> None:
@@ -27,3 +27,15 @@ def test_the_borders_between_tokens_do_not_matter(raw: bytes, data: st.DataObjec
     out = "".join(text.feed(raw[a:b]) for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True))
 
     assert out + text.flush() == raw.decode(errors="replace")
+
+
+def test_bytes_go_on_being_text_as_long_as_no_character_is_broken() -> None:
+    letters = WholeLetters()
+    fish = "🐟".encode()
+    letters.feed(b"a" + fish[:2])
+
+    assert letters.takes(fish[2:3])
+    assert letters.takes(fish[2:] + b"b")
+    assert not letters.takes(b"b")
+    assert not letters.takes(fish[:1])
+    assert not letters.takes(b"\xff")

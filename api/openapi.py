@@ -12,6 +12,7 @@ from api.chat_request import ALL_CHAT_FIELDS
 from api.completion_request import ALL_COMPLETION_FIELDS
 from api.embedding_request import ALL_EMBEDDING_FIELDS
 from api.fields import Field, Text
+from api.rerank_request import ALL_RERANK_FIELDS
 
 Schema = dict[str, Any]
 
@@ -79,12 +80,14 @@ def _paths() -> Schema:
     chat = _object(("model", "messages"), MODEL, *ALL_CHAT_FIELDS)
     completion = _object(("model", "prompt"), MODEL, *ALL_COMPLETION_FIELDS)
     embedding = _object(("model", "input"), MODEL, *ALL_EMBEDDING_FIELDS)
+    rerank = _object(("model", "query", "documents"), MODEL, *ALL_RERANK_FIELDS)
     placement = _object((), NODE)
     return {
         "/": {"get": _operation("A page that says what this is.", answers="text/html")},
         "/v1/chat/completions": {"post": _operation("Answer a conversation.", body=chat, streams=True)},
         "/v1/completions": {"post": _operation("Continue a text.", body=completion, streams=True)},
         "/v1/embeddings": {"post": _operation("Vectors of texts.", body=embedding)},
+        "/v1/rerank": {"post": _operation("How well each document answers a query.", body=rerank)},
         "/v1/models": {"get": _operation("The models of the mesh, each once.")},
         "/v1/models/{name}": {"parameters": [_NAME], "get": _operation("One model.")},
         "/api/models/{name}/load": {

@@ -95,6 +95,17 @@ class EmbedCall:
     dimensions: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankCall:
+    """How well each of `documents` answers `query`."""
+
+    model: str
+    request_id: str
+    caller: str = ""
+    query: str
+    documents: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Logprob:
     """A token and how likely it was; `top` are the alternatives, likeliest first."""
@@ -188,6 +199,15 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranking:
+    """One score per document, in order; more is better."""
+
+    scores: Sequence[float]
+    prompt_tokens: int
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model as `GET /v1/models` lists it: once, however many nodes have it."""
 
@@ -211,6 +231,8 @@ class Inference(Protocol):
         ...
 
     async def embed(self, call: EmbedCall) -> Embeddings: ...
+
+    async def rerank(self, call: RerankCall) -> Reranking: ...
 
     def models(self) -> Sequence[ModelInfo]:
         """Every model of the mesh, sorted by name."""

@@ -1,4 +1,6 @@
-"""`/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`."""
+"""`/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/rerank`."""
+
+from typing import Any
 
 import orjson
 from quart import Quart, Response
@@ -12,7 +14,8 @@ from api.embedding_request import embedding_body, read_embedding
 from api.exchange import Surroundings
 from api.fields import parse_object
 from api.generation import Dialect, respond
-from api.ports import Inference
+from api.ports import Inference, Route
+from api.rerank_request import read_rerank, rerank_body
 
 CHAT = Dialect("chatcmpl-", ChatChunks, ChatCollector)
 COMPLETION = Dialect("cmpl-", CompletionChunks, CompletionCollector)
@@ -40,6 +43,16 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
         request = current_request()
         wanted = read_embedding(parse_object(request.content), request_id=request.request_id)
         result = await inference.embed(wanted.call)
-        headers = {"x-shoal-node": result.route.node, "x-shoal-route": result.route.why}
-        body = orjson.dumps(embedding_body(wanted, result))
-        return Response(body, headers=headers, content_type="application/json")
+        return _json(embedding_body(wanted, result), result.route)
+
+    @app.post("/v1/rerank")
+    async def rerank() -> Response:
+        request = current_request()
+        wanted = read_rerank(parse_object(request.content), request_id=request.request_id)
+        result = await inference.rerank(wanted.call)
+        return _json(rerank_body(wanted, result), result.route)
+
+
+def _json(body: dict[str, Any], route: Route) -> Response:
+    headers = {"x-shoal-node": route.node, "x-shoal-route": route.why}
+    return Response(orjson.dumps(body), headers=headers, content_type="application/json")

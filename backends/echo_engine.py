@@ -20,7 +20,7 @@ from backends.echo_reply import (
     behaviour_for,
     read_prompt,
 )
-from backends.echo_vectors import embed_words, normalised
+from backends.echo_vectors import embed_words, normalised, overlap
 from backends.echo_words import Vocabulary, split_words
 from backends.engine import Engine, Replies, Report
 from backends.errors import (
@@ -61,7 +61,7 @@ class EchoEngine(Engine):
         self._per_token = RecentMean()
 
     def describe(self) -> pb.DescribeReply:
-        methods = ["Generate", "Embed", "Tokenize", "Detokenize"]
+        methods = ["Generate", "Embed", "Rerank", "Tokenize", "Detokenize"]
         device = pb.Device(kind="cpu", name=platform.processor() or platform.machine())
         return pb.DescribeReply(engine=self.name, version="1", methods=methods, devices=[device])
 
@@ -75,7 +75,7 @@ class EchoEngine(Engine):
         return pb.LoadedModel(
             context_length=settings.context_length,
             slots=settings.slots,
-            capabilities=["chat", "completion", "embedding", "tools"],
+            capabilities=["chat", "completion", "embedding", "rerank", "tools"],
             summary=f"echo: {settings.slots} slots, context of {settings.context_length} words, no weights",
         )
 
@@ -211,6 +211,14 @@ class EchoEngine(Engine):
         return pb.EmbedReply(
             vectors=[pb.Vector(values=normalised(vector)) for vector in vectors],
             prompt_tokens=sum(len(words) for words in inputs),
+        )
+
+    async def rerank(self, request: pb.RerankRequest) -> pb.RerankReply:
+        query = split_words(request.query)
+        documents = [split_words(text) for text in request.documents]
+        return pb.RerankReply(
+            scores=[overlap(query, words) for words in documents],
+            prompt_tokens=len(query) + sum(len(words) for words in documents),
         )
 
     async def tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeReply:

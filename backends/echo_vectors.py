@@ -1,4 +1,4 @@
-"""The echo engine's embeddings: texts that share words get vectors that are close."""
+"""The echo engine's embeddings and scores: texts that share words are close."""
 
 import hashlib
 import math
@@ -12,6 +12,12 @@ def embed_words(words: Iterable[str], dimensions: int) -> list[float]:
         for i, value in enumerate(_vector(word.strip().lower(), dimensions)):
             total[i] += value
     return normalised(total)
+
+
+def overlap(words: Iterable[str], others: Iterable[str]) -> float:
+    """The share of the first words that are among the others, 0 to 1."""
+    wanted = {word.strip().lower() for word in words}
+    return len(wanted & {word.strip().lower() for word in others}) / len(wanted) if wanted else 0.0
 
 
 def normalised(values: list[float]) -> list[float]:

@@ -57,6 +57,14 @@ class Dispatcher:
         vectors, prompt_tokens = protocol.embed_vectors(await answer.raw())
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
+    async def rerank(self, call: ports.RerankCall) -> ports.Reranking:
+        def body(digest: str, _: Given) -> bytes:
+            return protocol.rerank_request(call, digest)
+
+        answer = await self._start(protocol.RERANK, Asked(model=call.model, request_id=call.request_id), body)
+        scores, prompt_tokens = protocol.rerank_scores(await answer.raw())
+        return ports.Reranking(scores, prompt_tokens, answer.route)
+
     async def _start(self, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> Errand:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)

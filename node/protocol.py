@@ -16,6 +16,7 @@ from api.ports import (
     GenerateCall,
     Logprob,
     ReasoningDelta,
+    RerankCall,
     Sampling,
     TextDelta,
     ToolCallDelta,
@@ -25,6 +26,7 @@ from backends.rpc import backend_pb2 as pb
 
 GENERATE = "Generate"
 EMBED = "Embed"
+RERANK = "Rerank"
 
 OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_name["Backend"].methods) - {
     "Describe",
@@ -93,6 +95,25 @@ def embed_vectors(replies: Iterable[bytes]) -> tuple[list[Sequence[float]], int]
         vectors.extend(list(vector.values) for vector in reply.vectors)
         prompt_tokens += reply.prompt_tokens
     return vectors, prompt_tokens
+
+
+def rerank_request(call: RerankCall, digest: str) -> bytes:
+    """The serialized `RerankRequest` for a call, meant for the model with that digest."""
+    request = pb.RerankRequest(
+        request_id=call.request_id, model_digest=digest, query=call.query, documents=call.documents
+    )
+    return request.SerializeToString()
+
+
+def rerank_scores(replies: Iterable[bytes]) -> tuple[list[float], int]:
+    """Scores and prompt tokens of a `RerankReply`."""
+    scores: list[float] = []
+    prompt_tokens = 0
+    for raw in replies:
+        reply = pb.RerankReply.FromString(raw)
+        scores.extend(reply.scores)
+        prompt_tokens += reply.prompt_tokens
+    return scores, prompt_tokens
 
 
 def event(message: pb.GenerateEvent) -> Event | None:

@@ -1,4 +1,4 @@
-"""Embeddings: one vector for a text, pooled over its tokens, of length 1.
+"""Embeddings: one vector for a text, pooled over its tokens, of length 1; and scores of documents.
 
 A context of its own, made when first asked: pooling and generating do not mix in one. A model made
 for embeddings pools as it was trained to; a chat model's vector is the mean over its tokens.
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backends.errors import ContextLengthError, InvalidValueError
+from backends.errors import ContextLengthError, InvalidValueError, UnsupportedError
 from backends.llama.model import Context, Floats, Model
 
 BATCH = 2048
@@ -48,14 +48,33 @@ class Embedder:
             raise InvalidValueError(
                 f"dimensions must be between 1 and {self._model.dimensions}, not {wanted}", param="dimensions"
             )
+        if self._model.ranks:
+            raise UnsupportedError("this model scores documents and makes no embeddings")
+        return [normalised(vector[:wanted]) for vector in self._pooled(texts)]
+
+    def rank(self, query: Sequence[int], documents: Sequence[Sequence[int]]) -> list[float]:
+        """How well each tokenized document answers the query, the best near 1.
+
+        A model made for it reads both together. Of any other, it is how alike their vectors are.
+
+        Raises:
+            ContextLengthError: query or document is too long.
+            InvalidValueError: one of them is empty.
+        """
+        if self._model.ranks:
+            scores = self._pooled([self._model.pair(query, document) for document in documents])
+            return [float(1 / (1 + np.exp(-score[0]))) for score in scores]
+        wanted, *vectors = self.embed([query, *documents], None)
+        return [float(wanted @ vector) for vector in vectors]
+
+    def _pooled(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
         for tokens in texts:
             if not tokens:
                 raise InvalidValueError("an input is empty", param="input")
             if len(tokens) > self._longest:
                 raise ContextLengthError(len(tokens), self._longest)
         with self._lock:
-            vectors = [vector for group in _groups(texts, self._longest) for vector in self._compute(group)]
-        return [normalised(vector[:wanted]) for vector in vectors]
+            return [vector for group in _groups(texts, self._longest) for vector in self._compute(group)]
 
     def _compute(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
         if self._context is None:

@@ -80,7 +80,7 @@ class LlamaEngine(Engine):
         return pb.DescribeReply(
             engine=self.name,
             version=f"llama-cpp-python {llama_cpp.__version__}",
-            methods=["Generate", "Embed", "Tokenize", "Detokenize"],
+            methods=["Generate", "Embed", "Rerank", "Tokenize", "Detokenize"],
             devices=devices(),
         )
 
@@ -142,7 +142,7 @@ class LlamaEngine(Engine):
         return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), plan)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
-        capabilities = ["embedding"]
+        capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
         if loaded.context.has_memory:
             capabilities += ["chat", "completion", *(["tools"] if loaded.maker.has_tools else [])]
         return pb.LoadedModel(
@@ -199,6 +199,10 @@ class LlamaEngine(Engine):
     async def embed(self, request: pb.EmbedRequest) -> pb.EmbedReply:
         loaded = self._held()
         return await asyncio.to_thread(_embed, loaded, request)
+
+    async def rerank(self, request: pb.RerankRequest) -> pb.RerankReply:
+        loaded = self._held()
+        return await asyncio.to_thread(_rerank, loaded, request)
 
     async def tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeReply:
         maker, model = self._held().maker, self._held().model
@@ -265,6 +269,16 @@ def _embed(loaded: _Loaded, request: pb.EmbedRequest) -> pb.EmbedReply:
     return pb.EmbedReply(
         vectors=[pb.Vector(values=vector.tolist()) for vector in vectors],
         prompt_tokens=sum(map(len, texts)),
+    )
+
+
+def _rerank(loaded: _Loaded, request: pb.RerankRequest) -> pb.RerankReply:
+    tokens = loaded.model.tokenize if loaded.model.ranks else loaded.maker.text_tokens
+    query = tokens(request.query, special=False)
+    documents = [tokens(text, special=False) for text in request.documents]
+    return pb.RerankReply(
+        scores=loaded.embedder.rank(query, documents),
+        prompt_tokens=len(query) + sum(map(len, documents)),
     )
 
 

@@ -113,6 +113,16 @@ class Model:
         """A part of a sequence can be copied: not with recurrent layers, whose state is one lump."""
         return not (llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model))
 
+    @cached_property
+    def pooling(self) -> str | None:
+        """How the model was trained to pool a text (llama.cpp's number for it), if it was."""
+        return self.metadata(f"{self.metadata('general.architecture')}.pooling_type")
+
+    @property
+    def ranks(self) -> bool:
+        """It was trained to score a query with a document."""
+        return self.pooling == str(llama.LLAMA_POOLING_TYPE_RANK)
+
     def metadata(self, key: str) -> str | None:
         """A value of the file's header, as text."""
         buffer = ctypes.create_string_buffer(1024)
@@ -157,6 +167,14 @@ class Model:
             return None
         token = int(llama.llama_vocab_bos(self._vocabulary))
         return token if token >= 0 else None
+
+    def pair(self, query: Sequence[int], document: Sequence[int]) -> list[int]:
+        """Query and document in one text, with the borders that the vocabulary asks for."""
+        vocabulary = self._vocabulary
+        begin = [self.begin_token] if self.begin_token is not None else []
+        end = [llama.llama_vocab_eos(vocabulary)] if llama.llama_vocab_get_add_eos(vocabulary) else []
+        border = [llama.llama_vocab_sep(vocabulary)] if llama.llama_vocab_get_add_sep(vocabulary) else []
+        return [*begin, *query, *end, *border, *document, *end]
 
     def begin_text(self) -> str:
         """How the begin token is written, for templates."""
@@ -249,7 +267,7 @@ class Context:
         parameters.no_perf = True
         if pooled:
             parameters.embeddings = True
-            if model.metadata(f"{model.metadata('general.architecture')}.pooling_type") is None:
+            if model.pooling is None:
                 parameters.pooling_type = llama.LLAMA_POOLING_TYPE_MEAN
         self._model = model
         self._context = llama.llama_init_from_model(model.handle, parameters)
@@ -319,11 +337,12 @@ class Context:
         return np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary_size,))
 
     def pooled(self, sequence: int) -> Floats:
-        """The pooled embedding of a sequence, as a copy."""
+        """The pooled embedding of a sequence, as a copy; of a model that ranks, its score alone."""
         pointer = llama.llama_get_embeddings_seq(self._context, sequence)
         if not pointer:
             raise EngineError("llama.cpp has no pooled embedding for this model")
-        return np.ctypeslib.as_array(pointer, shape=(self._model.dimensions,)).copy()
+        size = 1 if self._model.ranks else self._model.dimensions
+        return np.ctypeslib.as_array(pointer, shape=(size,)).copy()
 
     # ------------------------------------------------------------ memory
 

@@ -13,6 +13,7 @@ from api.chat_request import ALL_CHAT_FIELDS, read_chat
 from api.completion_request import ALL_COMPLETION_FIELDS, read_completion
 from api.embedding_request import ALL_EMBEDDING_FIELDS, read_embedding
 from api.errors import InvalidRequestError
+from api.rerank_request import ALL_RERANK_FIELDS, read_rerank
 from tests.api.support import ASK, CHAT, COMPLETE, client
 
 json_values = st.recursive(
@@ -44,15 +45,17 @@ def bodies(good: dict[str, Any], fields: Any) -> st.SearchStrategy[dict[str, Any
 chats = bodies(ASK, ALL_CHAT_FIELDS)
 completions = bodies(COMPLETE, ALL_COMPLETION_FIELDS)
 embeddings = bodies({"model": "parrot", "input": "a"}, ALL_EMBEDDING_FIELDS)
+reranks = bodies({"model": "parrot", "query": "a", "documents": ["a"]}, ALL_RERANK_FIELDS)
 
 
 @settings(max_examples=300, deadline=None)
-@given(chats, completions, embeddings)
-def test_a_request_is_read_or_refused(chat: Any, completion: Any, embedding: Any) -> None:
+@given(chats, completions, embeddings, reranks)
+def test_a_request_is_read_or_refused(chat: Any, completion: Any, embedding: Any, rerank: Any) -> None:
     for read in (
         lambda: read_chat(chat, request_id="r"),
         lambda: read_completion(completion, request_id="r", max_prompts=8),
         lambda: read_embedding(embedding, request_id="r"),
+        lambda: read_rerank(rerank, request_id="r"),
     ):
         with suppress(InvalidRequestError):
             read()

@@ -43,6 +43,7 @@ def body_schema(path: str) -> Any:
         ("/v1/chat/completions", {**ASK, "temperature": 1, "stop": ["a"]}),
         ("/v1/completions", {**COMPLETE, "prompt": [[1, 2]]}),
         ("/v1/embeddings", {"model": "parrot", "input": ["a"], "encoding_format": "base64"}),
+        ("/v1/rerank", {"model": "parrot", "query": "a", "documents": ["a", {"text": "b"}], "top_n": 1}),
     ],
 )
 async def test_what_it_allows_is_answered_and_what_it_forbids_is_refused(path: str, good: dict[str, Any]) -> None:

@@ -156,6 +156,14 @@ async def test_vectors_are_normalised_and_alike_for_like_texts(stub: BackendStub
     assert len(short.vectors[0].values) == 8
 
 
+async def test_documents_are_scored_by_the_words_they_share_with_the_query(stub: BackendStub) -> None:
+    request = pb.RerankRequest(query="a red fish", documents=["the red fish", "no such thing", "A Red Fish!"])
+    reply = await stub.Rerank(request)
+
+    assert list(reply.scores) == pytest.approx([2 / 3, 0, 2 / 3])
+    assert reply.prompt_tokens == 12
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "code"),
     [

@@ -130,6 +130,18 @@ async def test_completions_and_embeddings_too(pair: tuple[Node, Node]) -> None:
     assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(floats[0][0], abs=2e-3)
 
 
+async def test_documents_are_ranked_through_any_node(pair: tuple[Node, Node]) -> None:
+    answers = []
+    for node in pair:
+        async with node.client() as http:
+            body = {"model": "echo", "query": "a red fish", "documents": ["a cat", "the red fish"], "top_n": 1}
+            response = await http.post("/v1/rerank", json=body)
+            assert response.headers["x-shoal-node"] == "b"
+            answers.append(response.json()["results"])
+
+    assert answers[0] == answers[1] == [{"index": 1, "relevance_score": pytest.approx(2 / 3)}]
+
+
 async def test_each_model_is_listed_once_by_every_node(pair: tuple[Node, Node]) -> None:
     for node in pair:
         async with client(node) as ai:

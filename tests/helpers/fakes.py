@@ -24,6 +24,8 @@ from api.ports import (
     GenerateCall,
     Logprob,
     ModelInfo,
+    RerankCall,
+    Reranking,
     Route,
     TextDelta,
     ToolCallDelta,
@@ -60,7 +62,7 @@ class FakeInference:
         self.batch = batch
         """Words per batch."""
         self.ready = True
-        self.calls: list[GenerateCall | EmbedCall] = []
+        self.calls: list[GenerateCall | EmbedCall | RerankCall] = []
         self.admin: list[tuple[str, str, str | None]] = []
         """(load or unload, model, node), as asked."""
         self.open_answers: set[FakeAnswer] = set()
@@ -93,6 +95,15 @@ class FakeInference:
         size = call.dimensions or 3
         vectors = [[float(len(text)), *[0.5] * (size - 1)] for text in call.inputs]
         return Embeddings(vectors, prompt_tokens=sum(len(text) for text in call.inputs), route=HERE)
+
+    async def rerank(self, call: RerankCall) -> Reranking:
+        self.calls.append(call)
+        self._check_model(call.model)
+        if self.failure is not None:
+            raise self.failure
+        wanted = set(call.query.split())
+        scores = [len(wanted & set(text.split())) / len(wanted) for text in call.documents]
+        return Reranking(scores, prompt_tokens=sum(len(text) for text in call.documents), route=HERE)
 
     def models(self) -> Sequence[ModelInfo]:
         return [

@@ -7,6 +7,7 @@ from api.ports import (
     GenerateCall,
     Logprob,
     ReasoningDelta,
+    RerankCall,
     Sampling,
     TextDelta,
     ToolCallDelta,
@@ -131,3 +132,12 @@ def test_vectors_keep_their_order() -> None:
 def test_peers_may_not_touch_the_life_of_a_backend() -> None:
     assert {"Generate", "Embed", "Transcribe"} <= protocol.OPEN_TO_PEERS
     assert not {"Load", "Unload", "WatchState", "Describe"} & protocol.OPEN_TO_PEERS
+
+
+def test_scores_there_and_back() -> None:
+    raw = protocol.rerank_request(RerankCall(model="m", request_id="r", query="q", documents=["a", "b"]), "d")
+    request = pb.RerankRequest.FromString(raw)
+    reply = pb.RerankReply(scores=[0.5, -0.25], prompt_tokens=3)
+
+    assert (request.query, list(request.documents), request.model_digest) == ("q", ["a", "b"], "d")
+    assert protocol.rerank_scores([reply.SerializeToString()]) == ([0.5, -0.25], 3)

@@ -69,7 +69,7 @@ async def test_the_load_says_what_was_chosen() -> None:
     async with served(LlamaEngine) as channel:
         loaded = await load(BackendStub(channel), MINNOW, digest="d")
 
-    assert {"chat", "completion", "embedding", "tools"} == set(loaded.capabilities)
+    assert {"chat", "completion", "embedding", "rerank", "tools"} == set(loaded.capabilities)
     assert (loaded.digest, loaded.context_length) == ("d", 2048)
     assert "slots of 2048 tokens" in loaded.summary
     assert loaded.memory_bytes > 5_000_000
@@ -467,6 +467,16 @@ async def test_vectors_have_length_one_also_when_shortened(stub: BackendStub) ->
     assert list(whole.vectors[0].values) == pytest.approx(list(whole.vectors[2].values), abs=1e-3)
     assert len(short.vectors[0].values) == 16
     assert whole.prompt_tokens > 3
+
+
+async def test_documents_are_scored_by_how_alike_their_vectors_are(stub: BackendStub) -> None:
+    texts = ["What is the capital of France?", "Count from 1 to 5.", "What is the capital of Spain?"]
+    reply = await stub.Rerank(pb.RerankRequest(query=texts[0], documents=texts))
+
+    same, far, near = reply.scores
+    assert same == pytest.approx(1, abs=1e-2)
+    assert same > near > far
+    assert reply.prompt_tokens > 20
 
 
 REFUSALS = [

@@ -67,6 +67,11 @@ class ApiRequest(Request):
     """`perf_counter()` when its head arrived."""
 
     @property
+    def caller(self) -> str:
+        """Who is asking, for fair queueing: its address, as all have the same key."""
+        return self.remote_addr or ""
+
+    @property
     def blueprints(self) -> list[str]:
         """None: the API has no blueprints, and Quart asks three times per request."""
         return []

@@ -25,7 +25,7 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
     @app.post("/v1/chat/completions")
     async def chat_completions() -> Response:
         request = current_request()
-        wanted = read_chat(parse_object(request.content), request_id=request.request_id)
+        wanted = read_chat(parse_object(request.content), request_id=request.request_id, caller=request.caller)
         return await respond(request, wanted, CHAT, inference, around.metrics)
 
     @app.post("/v1/completions")
@@ -34,6 +34,7 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
         wanted = read_completion(
             parse_object(request.content),
             request_id=request.request_id,
+            caller=request.caller,
             max_prompts=around.config.max_prompts,
         )
         return await respond(request, wanted, COMPLETION, inference, around.metrics)
@@ -41,7 +42,7 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
     @app.post("/v1/embeddings")
     async def embeddings() -> Response:
         request = current_request()
-        wanted = read_embedding(parse_object(request.content), request_id=request.request_id)
+        wanted = read_embedding(parse_object(request.content), request_id=request.request_id, caller=request.caller)
         result = await inference.embed(wanted.call)
         return _json(embedding_body(wanted, result), result.route)
 

@@ -96,6 +96,17 @@ class Needs:
     """Tokens, prompt and answer together, if known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the holders of a model can take, together."""
+
+    places: int
+    """Requests that may still be sent to them."""
+    slots: int
+    queued: int
+    """Requests that wait at them."""
+
+
 _NOTHING_SPECIAL = Needs()
 
 
@@ -142,6 +153,34 @@ def rank(
         for doubted, doubt in ((alive, "failed lately"), (suspect, "under suspicion")):
             for candidate in _rank_equally_trusted(doubted, request):
                 yield replace(candidate, why=f"{candidate.why}, {doubt}")
+
+
+def room(
+    view: MeshView,
+    model: str,
+    *,
+    in_flight: Mapping[tuple[NodeId, str], int] = _NO_ONE,
+    failing: Collection[NodeId] = (),
+) -> Room | None:
+    """How much more the nodes that hold `model` can take; None if nobody has it ready.
+
+    A node takes as many requests as it has slots, and as many again may wait there, so that a slot that becomes
+    free does not stand idle until the news has travelled.
+    """
+    offers = _offers(view, model)
+    digest = _resolve(view.self_id, offers)
+    places = slots = queued = 0
+    for node, member, record in offers:
+        if record.state is not ModelState.READY or record.digest != digest:
+            continue
+        if member.state is not NodeState.ALIVE or node in failing:
+            continue
+        taken = max(record.busy + record.queued, in_flight.get((node, model), 0))
+        its_slots = record.slots or 1
+        slots += its_slots
+        queued += max(0, taken - its_slots)
+        places += max(0, 2 * its_slots - taken)
+    return Room(places, slots, queued) if slots else None
 
 
 def resolve(view: MeshView, model: str) -> str | None:

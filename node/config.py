@@ -74,6 +74,12 @@ class NodeConfig:
     load_timeout: float = 600.0
     """How long a load may take at all."""
 
+    queue: int = 256
+    """How many requests may wait here for one model while every node that holds it is full; more are told 429."""
+
+    queue_wait: float = 120.0
+    """How long a request waits there before it is told 503."""
+
     stall_after: float = 5.0
     """How long a running answer may be silent, unless its own speed explains more, before its backend must show that
     it is alive; a peer that is silent twelve times as long is given up. 0: wait for ever."""
@@ -91,7 +97,7 @@ class NodeConfig:
         for key in ("port", "mesh_port"):
             if not 0 <= getattr(self, key) <= 65535:
                 raise ConfigError(f"{key}={getattr(self, key)} is not a port; use 0 to 65535")
-        for key in ("load_wait", "load_timeout", "stall_after", "grace", "max_body"):
+        for key in ("load_wait", "load_timeout", "queue", "queue_wait", "stall_after", "grace", "max_body"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}={getattr(self, key)} must not be negative")
         if not 1 <= len(self.name) <= 64 or not self.name.isprintable():

@@ -22,11 +22,13 @@ from mesh.types import Member, ModelState, NodeState
 from node import protocol
 from node.answer_so_far import Given
 from node.backend_errors import BackendError
+from node.config import NodeConfig
 from node.errand import Errand
 from node.failure import of_backend_error, to_api_error
 from node.local_models import LocalModels
 from node.prompts import hashes_of_call
 from node.sending import Asked, Sender, Target
+from node.waiting_room import WaitingRoom
 
 LOAD, UNLOAD = "node.Load", "node.Unload"
 """What nodes ask of each other beside the backend protocol; bodies are JSON."""
@@ -35,10 +37,14 @@ LOAD, UNLOAD = "node.Load", "node.Unload"
 class Dispatcher:
     """Answers every call, wherever in the mesh that happens."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels, *, stall_after: float = 5.0) -> None:
+    def __init__(self, mesh: Mesh, local: LocalModels, *, config: NodeConfig) -> None:
         self._mesh = mesh
         self._local = local
-        self._sender = Sender(mesh, local, stall_after=stall_after)
+        self._sender = Sender(mesh, local, stall_after=config.stall_after)
+        self._waiting = WaitingRoom(self._sender.room, most=config.queue, patience=config.queue_wait)
+        self._sender.on_ended = self._waiting.look
+        self._sender.on_answered = self._waiting.took
+        mesh.on_change(lambda _: self._waiting.look())
         self.is_draining = False
 
     # Text and vectors
@@ -53,7 +59,9 @@ class Dispatcher:
         def body(digest: str, _: Given) -> bytes:
             return protocol.embed_request(call, digest)
 
-        answer = await self._start(protocol.EMBED, Asked(model=call.model, request_id=call.request_id), body)
+        answer = await self._start(
+            protocol.EMBED, Asked(model=call.model, request_id=call.request_id, caller=call.caller), body
+        )
         vectors, prompt_tokens = protocol.embed_vectors(await answer.raw())
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
@@ -68,6 +76,7 @@ class Dispatcher:
     async def _start(self, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> Errand:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)
+        await self._waiting.enter(asked.model, asked.caller)
         errand = Errand(self._sender, method, asked, body)
         if not await errand.start(lambda: self._find_here(asked.model)):
             raise self._not_found(asked.model)
@@ -109,6 +118,7 @@ class Dispatcher:
         return {
             "model": call.model,
             "digest": candidates[0].digest if candidates else None,
+            "waiting": self._waiting.waiting(call.model),
             "candidates": [
                 {
                     "node": c.node,
@@ -202,7 +212,13 @@ class Dispatcher:
 
 
 def _asked(call: ports.GenerateCall) -> Asked:
-    return Asked(model=call.model, request_id=call.request_id, session=call.session, prompt=hashes_of_call(call))
+    return Asked(
+        model=call.model,
+        request_id=call.request_id,
+        caller=call.caller,
+        session=call.session,
+        prompt=hashes_of_call(call),
+    )
 
 
 def _holds(member: Member, model: str) -> bool:

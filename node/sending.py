@@ -9,7 +9,7 @@ Not here: trying again elsewhere. That is `node.errand`.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from mesh import routing
@@ -31,6 +31,7 @@ class Asked:
 
     model: str
     request_id: str = ""
+    caller: str = ""
     session: str = ""
     prompt: Sequence[int] = ()
     """See `mesh.prefixes`."""
@@ -74,6 +75,7 @@ class Sent:
         self._first: list[bytes] | None = first
         self._replies = replies
         self._is_closed = False
+        self._since = sender.now()
 
     async def read(self) -> list[bytes]:
         """The next replies; an empty list at the end.
@@ -100,6 +102,7 @@ class Sent:
             raise self._sender.failed(self.target, self._model, self._sender.failure(self.target, error)) from error
         if not replies:
             self._sender.breaker.finished((self.target.node, self._model))
+            self._sender.on_answered(self._model, self._sender.now() - self._since)
         return replies
 
     async def aclose(self) -> None:
@@ -119,6 +122,10 @@ class Sender:
         self._stall_after = stall_after
         self.breaker: Breaker[tuple[NodeId, str]] = Breaker()
         self.now = asyncio.get_running_loop().time
+        self.on_ended: Callable[[str], None] = lambda model: None
+        """Told that a request for a model runs no more."""
+        self.on_answered: Callable[[str, float], None] = lambda model, seconds: None
+        """Told how long a whole answer took, from its first reply."""
         self._local = local
         self._running: Counter[tuple[NodeId, str]] = Counter()
         """By node and model: known here before any gossip."""
@@ -142,6 +149,11 @@ class Sender:
             prompt=asked.prompt,
             failing=self._failing(asked.model) if self.breaker else (),
         )
+
+    def room(self, model: str) -> routing.Room | None:
+        """How much more the holders of a model can take."""
+        failing = self._failing(model) if self.breaker else ()
+        return routing.room(self._mesh.view(), model, in_flight=self._running, failing=failing)
 
     def _failing(self, model: str) -> list[NodeId]:
         now = self.now()
@@ -186,6 +198,7 @@ class Sender:
         self._running[target.node, model] -= 1
         if self._running[target.node, model] <= 0:
             del self._running[target.node, model]
+        self.on_ended(model)
 
     def failed(self, target: Target, model: str, failure: CallFailure) -> SendFailedError:
         """Takes note of a failure at `target`; the error to raise for it."""

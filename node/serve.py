@@ -117,7 +117,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
 
-        dispatcher = Dispatcher(mesh, local, stall_after=config.stall_after)
+        dispatcher = Dispatcher(mesh, local, config=config)
         registry = CollectorRegistry()
         registry.register(NodeCollector(mesh, local))
         server = await _start_api(config, keys, dispatcher, registry)
@@ -131,12 +131,12 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         for model in config.model:
             background.start(local.load(model), f"--model {model}")
 
+        banner.show(config, folder, api_url, mesh, catalog, token if is_new_token else None)
+        stack.callback(folder.running.unlink, missing_ok=True)
         write_private(
             folder.running,
             json.dumps({"api": api_url, "mesh_port": mesh.port, "id": mesh.self_id, "pid": os.getpid()}),
         )
-        stack.callback(folder.running.unlink, missing_ok=True)
-        banner.show(config, folder, api_url, mesh, catalog, token if is_new_token else None)
         yield RunningNode(dispatcher, peers, server, mesh)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mesh.routing import Candidate, Needs, place_load, resolve, turned_down
+from mesh.routing import Candidate, Needs, Room, place_load, resolve, room, turned_down
 from mesh.routing import rank as lazy_rank
 from mesh.types import ModelState, NodeId, NodeState
 from tests.helpers.mesh_records import CPU, GPU, member, model, view
@@ -220,3 +220,16 @@ def test_who_is_no_candidate_is_told_why() -> None:
         ("gone", "has left"),
         ("other", "has another model of that name"),
     ]
+
+
+def test_holders_have_room_for_their_slots_and_as_many_again_to_wait() -> None:
+    members = [
+        member("p1", model(slots=2, busy=2, queued=1)),
+        member("p2", model(slots=1)),
+        member("d", model(state=ON_DISK)),
+    ]
+    seen = view("x", *members)
+
+    assert room(seen, "m") == Room(places=1 + 2, slots=3, queued=1)
+    assert room(seen, "m", in_flight={(NodeId("p2"), "m"): 5}) == Room(places=1, slots=3, queued=1 + 4)
+    assert room(seen, "m", failing=[NodeId("p1"), NodeId("p2")]) is None

@@ -119,7 +119,7 @@ def _describe(name: str) -> int:
 
 def _run(make_engine: Callable[[Callable[[], None]], Engine], address: str, secret: str) -> int:
     # gRPC reads this when it is imported. What matters of its messages is in our own errors.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ["GRPC_VERBOSITY"] = "NONE"
     from backends.host import AddressError, serve
 
     try:

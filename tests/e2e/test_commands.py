@@ -19,9 +19,9 @@ pytestmark = pytest.mark.e2e
 SHOAL = (sys.executable, "-m", "node")
 
 
-async def shoal(*arguments: str, stdin: str | None = None, check: int = 0) -> str:
+async def shoal(*arguments: str, stdin: str | None = None, check: int = 0, **variables: str) -> str:
     """What a command prints; its exit code must be `check`."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")} | {"COLUMNS": "160"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")} | {"COLUMNS": "160"} | variables
     done = await asyncio.to_thread(
         subprocess.run,
         [*SHOAL, *arguments],
@@ -131,13 +131,13 @@ async def test_a_web_page_elsewhere_cannot_use_the_node(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_the_demo_shows_an_answer_across_the_mesh_and_leaves_nothing_running() -> None:
-    told = await shoal("demo", "--once")
+async def test_the_demo_shows_an_answer_across_the_mesh_and_leaves_nothing_running(tmp_path: Path) -> None:
+    told = await shoal("demo", "--once", TMPDIR=str(tmp_path))
 
     assert "3 nodes found each other" in told
     assert "The capital of France is Paris." in told
     assert re.search(r"answered by node-3 \(forwarded: .*\); the hop adds [\d.-]+ ms", told)
-    left = await asyncio.to_thread(subprocess.run, ["pgrep", "-f", "shoal-demo-"], capture_output=True)
+    left = await asyncio.to_thread(subprocess.run, ["pgrep", "-f", str(tmp_path)], capture_output=True)
     assert left.stdout == b""
 
 

@@ -106,8 +106,6 @@ async def test_what_an_engine_does_not_have_is_unsupported() -> None:
         stub = BackendStub(channel)
         await load(stub)
 
-        with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported", "the echo engine cannot rerank"):
-            await stub.Rerank(pb.RerankRequest())
         with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported", "the echo engine cannot speak"):
             await stub.Speak(pb.SpeechRequest()).read()
         with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported"):

@@ -129,7 +129,7 @@ class LlamaEngine(Engine):
         limits = Limits(
             slots=plan.slots,
             sequences=plan.slots + settings.kept_prefixes,
-            cells=plan.slots * plan.context_length,
+            cells=plan.cells,
             queue=settings.queue,
             prompt_slice=settings.prompt_slice,
             beside_slice=max(1, settings.prompt_slice // 4),
@@ -248,7 +248,7 @@ def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]
     plan = choose(settings, facts, _machine())
     context = Context(
         model,
-        cells=plan.slots * plan.context_length,
+        cells=plan.cells,
         sequences=plan.slots + settings.kept_prefixes,
         batch=max(settings.batch, plan.slots + settings.prompt_slice),
         micro_batch=settings.batch,

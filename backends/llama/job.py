@@ -104,7 +104,13 @@ class JobMaker:
         given = self._given(request, count)
         owners: list[Choice] = []
         job = Job(
-            Ask(prompt, owners, given, reuse=not request.HasField("reuse_prefix") or request.reuse_prefix),
+            Ask(
+                prompt,
+                owners,
+                given,
+                reuse=not request.HasField("reuse_prefix") or request.reuse_prefix,
+                caller=request.caller,
+            ),
             owners,
             request.top_logprobs if request.HasField("top_logprobs") else None,
             replies,

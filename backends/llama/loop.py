@@ -107,35 +107,35 @@ class DecodeLoop:
         if job.echo_text:
             echo = pb.TextDelta(text=job.echo_text)
             self._out.append((job, [pb.GenerateEvent(choice=c.answer.choice, text=echo) for c in job.choices]))
-        try:
-            self._scheduler.submit(job.ask)
-        except QueueFullError as exc:
-            self._fail(job, exc)
+        refused = self._scheduler.submit(job.ask)
+        if refused is not None:
+            error = QueueFullError(self._scheduler.limits.slots, self._scheduler.queued)
+            self._fail(self._job_by_ask[refused], error)
 
     def _step(self) -> None:
         begun_at = time.monotonic()
         step = self._scheduler.plan()
         self._note_load()
+        while step.feeds and (rows := self._decode(step)) is None:
+            # By the scheduler's count of cells there was room; llama.cpp may need it in one piece.
+            if not self._scheduler.shortage(step):
+                job = step.feeds[0].sequence.owner.job
+                self._drop(job, OutOfMemoryError("the model's memory has no room for this request"))
+                return
+            step = self._scheduler.plan()
         if not step.feeds:
             return
-        rows = self._decode(step)
+        assert rows is not None
         for feed, row in zip(step.feeds, rows, strict=True):
             if feed.logits:
                 self._sample(feed, row)
         self._measure(step, time.monotonic() - begun_at)
 
-    def _decode(self, step: Step) -> list[int]:
+    def _decode(self, step: Step) -> list[int] | None:
         self._order_memory(step)
         self._context.clear_batch()
         rows = [self._context.add(feed.tokens, feed.sequence.id, feed.start, logits=feed.logits) for feed in step.feeds]
-        if self._context.decode():
-            return rows
-        # The scheduler counts cells, so this is not expected; kept prefixes are the first to go.
-        if self._scheduler.drop_kept():
-            self._order_memory(Step(self._scheduler.take_memory_orders(), []))
-            if self._context.decode():
-                return rows
-        raise OutOfMemoryError("the model's memory has no room for the running requests")
+        return rows if self._context.decode() else None
 
     def _order_memory(self, step: Step) -> None:
         for order in step.memory:
@@ -154,8 +154,7 @@ class DecodeLoop:
                 logits = self._context.logits(row)
                 logprob = token_logprob(logits, token, job.top_logprobs, self._model.piece)
         except BackendError as exc:
-            self._drop(job)
-            self._fail(job, exc)
+            self._drop(job, exc)
             return
         if not job.begun:
             job.begun = True
@@ -187,10 +186,12 @@ class DecodeLoop:
         self._out.append((job, events))
         self._out.append((job, []))
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: Job, error: BackendError | None = None) -> None:
         if self._job_by_ask.pop(job.ask, None) is not None:
             self._scheduler.cancel(job.ask)
             job.close()
+            if error is not None:
+                self._events.call_soon_threadsafe(_end, job, error)
 
     def _fail(self, job: Job, error: BackendError) -> None:
         if self._job_by_ask.pop(job.ask, None) is not None:

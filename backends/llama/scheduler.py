@@ -7,22 +7,25 @@
 
 The rules:
 
-1. A request starts when as many slots are free as it has choices; first come, first served.
+1. A request starts when as many slots are free as it has choices. Callers take turns; whoever's turn
+   it is, is not overtaken.
 2. Running streams come first in every batch, one token each. What is left of the step goes to
    prompts, oldest first, at most a slice of them: the slice bounds how long a stream waits.
 3. A sequence that ended stays in memory until its place is needed, the longest unused goes first.
    A new one starts from a copy of the longest prefix that any sequence, running or kept, shares.
 4. Choices of one request share its prompt: the first one feeds it, the others wait and copy.
 5. A copy costs no memory: cells are counted once, however many sequences hold them.
+6. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
+   and its tokens, and is fed again when there is room. The oldest never pauses, so all come to an end.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.errors import QueueFullError
+from backends.llama.turns import Turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Limits:
     """Sequence ids, those of kept prefixes included; at least `slots`."""
 
     cells: int
-    """Tokens the memory holds. Holds every slot's full context, so that a running one always fits."""
+    """Tokens the memory holds: at least those of the longest request."""
 
     queue: int = 64
     """Requests that may wait for slots."""
@@ -77,6 +80,7 @@ class Ask:
     owners: SequenceOf[Any]
     given: SequenceOf[SequenceOf[int]] = ()
     reuse: bool = True
+    caller: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +97,8 @@ class Sequence:
     fed: int = 0
     cached: int = 0
     """Tokens that were in memory already when it began."""
+    paused: bool = False
+    """It was taken out of memory and waits for room."""
 
     @property
     def begun(self) -> bool:
@@ -131,7 +137,7 @@ class Scheduler:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._queue: deque[Ask] = deque()
+        self._queue: Turns[Ask] = Turns()
         self._running: list[Sequence] = []
         self._rows = [_Row() for _ in range(limits.sequences)]
         self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(limits.sequences))
@@ -139,6 +145,8 @@ class Scheduler:
         self._references: Counter[int] = Counter()
         self._next_cell = 0
         self._memory: list[Trim | Copy] = []
+        self._is_short = False
+        """Memory refused a step although cells were free by our count; until something ends, none begins."""
 
     @property
     def busy(self) -> int:
@@ -157,17 +165,12 @@ class Scheduler:
 
     # ------------------------------------------------------------ what happens
 
-    def submit(self, ask: Ask) -> None:
-        """Take in a request; it starts as soon as its slots are free.
-
-        Raises:
-            QueueFullError: too many wait already.
-        """
-        self._queue.append(ask)
+    def submit(self, ask: Ask) -> Ask | None:
+        """Take in a request; it starts as soon as its slots are free. Returns the one that must go
+        because too many wait: it may be this one."""
+        self._queue.add(ask.caller, ask)
         self._admit()
-        if self.queued > self.limits.queue:
-            self._queue.remove(ask)
-            raise QueueFullError(self.limits.slots, self.queued)
+        return self._queue.turn_away(ask.caller) if self.queued > self.limits.queue else None
 
     def extend(self, sequence: Sequence, token: int) -> None:
         """`token` follows; it is fed in the next step."""
@@ -176,27 +179,36 @@ class Scheduler:
     def end(self, sequence: Sequence) -> None:
         """The choice is over. Its tokens stay in memory while nobody needs the place."""
         self._running.remove(sequence)
+        self._is_short = False
         if sequence.begun:
             self._idle[sequence.id] = None
 
     def cancel(self, ask: Ask) -> None:
         """Forget a request, wherever it is."""
-        if ask in self._queue:
-            self._queue.remove(ask)
+        self._queue.remove(ask)
         for sequence in [running for running in self._running if running.ask is ask]:
             self.end(sequence)
 
     def forget(self) -> None:
         """What memory holds is not to be trusted: nothing of it is used again."""
+        self._is_short = False
         for number in range(len(self._rows)):
             self._truncate(number, 0)
 
-    def drop_kept(self) -> bool:
-        """Give up every kept prefix; False if there was none. The orders come with the next plan."""
-        kept = [number for number in self._idle if self._rows[number].tokens]
-        for number in kept:
+    def shortage(self, step: Step) -> bool:
+        """Memory had no room for a step, and nothing of it was fed. False: nothing can be given up for it."""
+        for feed in step.feeds:
+            # A memory that cannot be copied in part cannot be cut either.
+            kept = feed.start if self.limits.reuse else 0
+            self._truncate(feed.sequence.id, kept)
+            feed.sequence.fed = kept
+        kept_prefixes = [number for number in self._idle if self._rows[number].tokens]
+        for number in kept_prefixes:
             self._truncate(number, 0)
-        return bool(kept)
+        if not kept_prefixes and self._pause_youngest():
+            self._is_short = True
+            return True
+        return bool(kept_prefixes)
 
     def take_memory_orders(self) -> list[Trim | Copy]:
         """Orders that must be carried out before anything is fed."""
@@ -207,19 +219,23 @@ class Scheduler:
 
     def plan(self) -> Step:
         """The next step. It counts as done: what it feeds is taken to be in memory from now on."""
+        self._resume()
         for sequence in self._running:
-            if not sequence.begun and self._can_copy(sequence):
+            if not (sequence.begun or sequence.paused) and self._can_copy(sequence):
                 self._begin(sequence)
         self._admit()
         feeds = list(self._feeds())
-        self._make_room(sum(len(feed.tokens) for feed in feeds))
+        while not self._make_room(sum(len(feed.tokens) for feed in feeds)) and self._pause_youngest():
+            feeds = list(self._feeds())
         for feed in feeds:
             self._mark_fed(feed)
         return Step(self.take_memory_orders(), feeds)
 
     def _admit(self) -> None:
-        while self._queue and self.busy + len(self._queue[0].owners) <= self.limits.slots:
-            ask = self._queue.popleft()
+        while ask := self._queue.next():
+            if self.busy + len(ask.owners) > self.limits.slots or self._somebody_waits_for_room():
+                return
+            self._queue.take()
             given = ask.given or [()] * len(ask.owners)
             first, *others = (
                 Sequence(ask, owner, [*ask.prompt, *after]) for owner, after in zip(ask.owners, given, strict=True)
@@ -233,6 +249,30 @@ class Scheduler:
                 self._running.append(other)
                 if other.leader is None:
                     self._begin(other)
+
+    def _somebody_waits_for_room(self) -> bool:
+        return self._is_short or any(sequence.paused for sequence in self._running)
+
+    def _pause_youngest(self) -> bool:
+        begun = [sequence for sequence in self._running if sequence.begun]
+        if len(begun) < 2:
+            return False
+        youngest = begun[-1]
+        self._truncate(youngest.id, 0)
+        self._idle[youngest.id] = None
+        youngest.id, youngest.fed, youngest.paused = -1, 0, True
+        return True
+
+    def _resume(self) -> None:
+        """The oldest of those that pause goes on when all of it fits beside the others."""
+        for sequence in [running for running in self._running if running.paused]:
+            others = [running for running in self._running if running.begun]
+            used = {cell for other in others for cell in self._rows[other.id].cells}
+            still = sum(len(other.tokens) - other.fed for other in others)
+            if others and (self._is_short or len(used) + still + len(sequence.tokens) > self.limits.cells):
+                return
+            sequence.paused = False
+            self._begin(sequence)
 
     def _can_copy(self, sequence: Sequence) -> bool:
         leader = sequence.leader
@@ -286,11 +326,12 @@ class Scheduler:
 
     # ------------------------------------------------------------ memory, as it will be
 
-    def _make_room(self, needed: int) -> None:
+    def _make_room(self, needed: int) -> bool:
         for number in list(self._idle):
             if len(self._references) + needed <= self.limits.cells:
-                return
+                return True
             self._truncate(number, 0)
+        return len(self._references) + needed <= self.limits.cells
 
     def _mark_fed(self, feed: Feed) -> None:
         row = self._rows[feed.sequence.id]

@@ -36,6 +36,10 @@ class LlamaSettings:
     slots: int | None = None
     """Choices answered at once."""
 
+    cache_tokens: int | None = None
+    """Tokens that all slots together hold; default: every slot's full context. Less saves memory. When
+    it runs short, the youngest answer pauses until there is room, and is computed again then."""
+
     queue: int = 64
     """Requests that may wait for a slot."""
 
@@ -118,6 +122,9 @@ class Plan:
 
     context_length: int
     slots: int
+    cells: int
+    """Tokens that all slots together hold."""
+
     threads: int
     cache_bytes: int
     summary: str
@@ -156,29 +163,39 @@ def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan
         )
     context = wished or min(model.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     slots = settings.slots or DEFAULT_SLOTS
-    budget = machine.free_bytes * CACHE_SHARE
-    while settings.slots is None and slots > 1 and context * slots * model.cache_bytes_per_token > budget:
+    budget = machine.free_bytes * CACHE_SHARE / max(1, model.cache_bytes_per_token)
+    while settings.slots is None and slots > 1 and _cells(settings, context, slots) > budget:
         slots //= 2
-    while wished is None and context > MIN_CONTEXT and context * slots * model.cache_bytes_per_token > budget:
+    while wished is None and context > MIN_CONTEXT and _cells(settings, context, slots) > budget:
         context //= 2
-    cache_bytes = context * slots * model.cache_bytes_per_token
+    cells = _cells(settings, context, slots)
+    if cells < context:
+        raise InvalidValueError(f"cache_tokens must be at least a context of {context}", param="settings_json")
+    cache_bytes = cells * model.cache_bytes_per_token
     if cache_bytes > machine.free_bytes:
         raise OutOfMemoryError(
             f"a context of {context} tokens in {slots} slots takes {_size(cache_bytes)},"
             f" and {_size(machine.free_bytes)} of memory are free"
         )
+    shared = f"{cells} tokens of cache for all, " if cells < context * slots else ""
     threads = settings.threads or (1 if model.weight_bytes <= SMALL_WEIGHTS_BYTES else machine.cores)
     return Plan(
         context_length=context,
         slots=slots,
+        cells=cells,
         threads=threads,
         cache_bytes=cache_bytes,
         summary=(
-            f"{model.description}: {slots} slots of {context} tokens ({_size(cache_bytes)} of cache,"
+            f"{model.description}: {slots} slots of {context} tokens ({shared}{_size(cache_bytes)} of cache,"
             f" {_size(machine.free_bytes)} were free), {threads} {'thread' if threads == 1 else 'threads'},"
             f" {model.layers} layers" + (", prompts are reused" if model.can_share else ", prompts cannot be reused")
         ),
     )
+
+
+def _cells(settings: LlamaSettings, context: int, slots: int) -> int:
+    """Tokens that the cache holds."""
+    return min(settings.cache_tokens or context * slots, context * slots)
 
 
 def _size(count: int) -> str:

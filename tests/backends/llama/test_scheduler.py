@@ -1,13 +1,12 @@
 """What goes into the next batch, without a model."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.errors import QueueFullError
 from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Step, Trim
 
 
@@ -75,9 +74,61 @@ def test_a_full_queue_refuses() -> None:
         scheduler.submit(ask("a"))
         scheduler.plan()
     scheduler.submit(ask("a"))
+    last = ask("a")
 
-    with pytest.raises(QueueFullError):
-        scheduler.submit(ask("a"))
+    assert scheduler.submit(last) is last
+    assert scheduler.queued == 1
+
+
+def test_who_waits_with_most_requests_gives_way_in_a_full_queue() -> None:
+    scheduler = Scheduler(limits(slots=1, queue=2))
+    first, second, third = (ask("a", caller="greedy") for _ in range(3))
+    modest = ask("b", caller="modest")
+
+    assert [scheduler.submit(one) for one in (first, second, third)] == [None] * 3
+    assert scheduler.submit(modest) is third
+
+
+def test_callers_take_turns() -> None:
+    scheduler = Scheduler(limits(slots=1, prompt_slice=20))
+    for name in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        scheduler.submit(ask(name, caller=name[0], reuse=False))
+
+    served = []
+    while not scheduler.is_idle:
+        [feed] = scheduler.plan().feeds
+        served.append("".join(map(chr, feed.tokens)))
+        scheduler.end(feed.sequence)
+    assert served == ["a1", "a2", "b1", "c1", "a3", "b2"]
+
+
+def test_the_youngest_pauses_when_memory_runs_short_and_is_fed_again_from_its_start() -> None:
+    scheduler = Scheduler(limits(cells=10, prompt_slice=20))
+    scheduler.submit(ask("aaaaa"))
+    scheduler.submit(ask("bbbbb"))
+    old, young = scheduler.plan().feeds
+    scheduler.extend(old.sequence, ord("a"))
+    scheduler.extend(young.sequence, ord("b"))
+
+    pausing = scheduler.plan()
+    scheduler.submit(ask("cc"))
+    assert (fed(pausing), pausing.memory) == (["a"], [Trim(1, 0)])
+    assert (scheduler.busy, scheduler.queued) == (2, 1)
+    assert young.sequence.paused
+
+    scheduler.end(old.sequence)
+    assert fed(scheduler.plan()) == ["bbbbbb", "cc"]
+
+
+def test_a_step_that_memory_refuses_is_undone_and_tried_with_less() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20))
+    scheduler.submit(ask("aaaaa"))
+    scheduler.submit(ask("bbbbb"))
+    first = scheduler.plan()
+
+    assert scheduler.shortage(first)
+    assert fed(scheduler.plan()) == ["aaaaa"]
+    assert not scheduler.shortage(Step([], []))
 
 
 def test_without_a_queue_free_slots_still_take_requests() -> None:
@@ -194,6 +245,11 @@ class Memory:
 
     tokens: dict[int, list[int]] = field(default_factory=dict)
 
+    @property
+    def used(self) -> int:
+        """Tokens held, copies counted as well."""
+        return sum(map(len, self.tokens.values()))
+
     def carry_out(self, step: Step) -> None:
         for order in step.memory:
             if isinstance(order, Copy):
@@ -208,11 +264,13 @@ class Memory:
             held += feed.tokens
 
 
-def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int) -> None:
+def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int) -> bool:
+    """Whether it is over."""
     if len(feed.sequence.tokens) >= length:
         scheduler.end(feed.sequence)
-    else:
-        scheduler.extend(feed.sequence, len(feed.sequence.tokens) % 3)
+        return True
+    scheduler.extend(feed.sequence, len(feed.sequence.tokens) % 3)
+    return False
 
 
 requests = st.builds(
@@ -223,26 +281,42 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.one_of(requests, st.none(), st.just("cancel")), max_size=40), st.booleans())
-def test_memory_always_holds_what_each_sequence_believes(history: list[Any], reuse: bool) -> None:
-    scheduler = Scheduler(limits(slots=3, sequences=5, cells=3 * 16, prompt_slice=5, reuse=reuse))
-    memory, asked = Memory(), []
-    for event in [*history, *[None] * 150]:
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(requests, st.none(), st.sampled_from(["cancel", "short"])), max_size=40),
+    st.booleans(),
+    st.sampled_from([16, 20, 33, 48]),
+)
+def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
+    history: list[Any], reuse: bool, cells: int
+) -> None:
+    scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, reuse=reuse))
+    memory, asked, ended = Memory(), [], Counter[Ask]()
+    for event in [*history, *[None] * 400]:
+        if event == "short":
+            step = scheduler.plan()
+            memory.carry_out(Step(step.memory, []))
+            if step.feeds and not scheduler.shortage(step):
+                hopeless = step.feeds[0].sequence.ask
+                scheduler.cancel(hopeless)
+                asked.remove(hopeless)
+            continue
         if event == "cancel":
             if asked:
                 scheduler.cancel(asked.pop())
         elif event is not None:
             prompt, choices, wants_reuse = event
-            asked.append(Ask(prompt, range(choices), reuse=wants_reuse))
-            scheduler.submit(asked[-1])
+            asked.append(Ask(prompt, range(choices), reuse=wants_reuse, caller=str(len(prompt) % 3)))
+            assert scheduler.submit(asked[-1]) is None
         step = scheduler.plan()
         memory.carry_out(step)
+        assert memory.used <= cells or reuse
         for feed in step.feeds:
             assert memory.tokens[feed.sequence.id] == feed.sequence.tokens[: feed.sequence.fed]
         for feed in step.feeds:
             if feed.logits:
-                finish_or_extend(scheduler, feed, length=16)
+                ended[feed.sequence.ask] += finish_or_extend(scheduler, feed, length=16)
         assert scheduler.busy <= 3
 
     assert scheduler.is_idle
+    assert all(ended[one] == len(one.owners) for one in asked)

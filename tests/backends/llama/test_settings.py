@@ -51,6 +51,15 @@ def test_context_and_slots_fit_the_memory(wishes: Any, facts: Any, free: float, 
     assert f"{slots} slots of {context} tokens" in plan.summary
 
 
+def test_slots_may_share_a_smaller_cache() -> None:
+    plan = choose(LlamaSettings(slots=8, context_length=4096, cache_tokens=10_000), model(), machine(2.5))
+
+    assert (plan.slots, plan.cells, plan.cache_bytes) == (8, 10_000, 10_000 * 128 * 1024)
+    assert "10000 tokens of cache for all" in plan.summary
+    with pytest.raises(InvalidValueError, match="cache_tokens must be at least a context of 4096"):
+        choose(LlamaSettings(context_length=4096, cache_tokens=4000), model(), machine())
+
+
 def test_what_does_not_fit_says_how_much_is_missing() -> None:
     with pytest.raises(OutOfMemoryError, match=r"takes 2\.0 GiB, and 1\.0 GiB"):
         choose(LlamaSettings(context_length=4096, slots=4), model(), machine(1))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from api.durations import read_duration
 from api.errors import InvalidRequestError, UnsupportedError
 from api.fields import (
     Field,
@@ -88,6 +89,11 @@ SHAPED_FIELDS: tuple[Field, ...] = (
         {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
         "Only with stream.",
     ),
+    Shaped(
+        "keep_alive",
+        {"type": ["number", "string"]},
+        "How long the model stays loaded unused: seconds, or a text like 5m; negative: for good.",
+    ),
     Shaped("response_format", {"type": "object"}, "text, json_object or json_schema."),
     Shaped("guided_json", {"type": ["object", "string"]}, "A JSON schema, under vLLM's name."),
     Shaped("guided_choice", {"type": "array", "items": {"type": "string"}}, "The answer is one of these."),
@@ -120,6 +126,7 @@ def read_common(body: JsonObject) -> dict[str, Any]:
         "stop": read_stop(body.get("stop")),
         "choices": values.get("n", 1),
         "ignore_eos": values.get("ignore_eos", False),
+        "keep_alive": read_duration(body.get("keep_alive"), "keep_alive"),
         "session": values.get("prompt_cache_key") or values.get("session_id") or values.get("user") or "",
         "constraint": read_constraint(body, values),
     }

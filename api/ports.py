@@ -65,6 +65,8 @@ class GenerateCall:
     caller: str = ""
     session: str = ""
     """The client's own word for what belongs together; its requests go to the same node where that is no worse."""
+    keep_alive: float | None = None
+    """Seconds the model stays loaded after it; infinite: for good. `None`: as usual."""
     messages_json: str | None = None
     prompt: str | None = None
     prompt_tokens: Sequence[int] | None = None

@@ -30,6 +30,8 @@ class ModelCard:
     description: str = ""
     aliases: tuple[str, ...] = ()
     """Other names it answers to."""
+    keep_alive: float | None = None
+    """Seconds it stays loaded unused; negative: for good. None: as the node's setting says."""
     created: int = 0
     """Unix seconds: when it came to this machine."""
     source: Literal["built-in", "folder"] = "folder"

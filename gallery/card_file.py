@@ -11,6 +11,7 @@ with a suggestion, and every refusal names the line. What the settings mean is t
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ class CardEntry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     aliases: tuple[str, ...] = ()
+    keep_alive: float | None = None
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -154,6 +156,13 @@ def _settings(key: str, node: yaml.Node, path: Path) -> Mapping[str, Any]:
     return value
 
 
+def _seconds(key: str, node: yaml.Node, path: Path) -> float:
+    # Compared as a text first: YAML's own numbers include 1:30, .inf and 0o17.
+    if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"-?\d{1,9}(\.\d+)?", node.value, re.ASCII):
+        return float(node.value)
+    raise CardError(path, f"{key} must be a number of seconds; a negative one means for good", _line(node))
+
+
 _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
     "engine": _text,
     "path": _text,
@@ -161,6 +170,7 @@ _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
     "settings": _settings,
     "description": _text,
     "aliases": _aliases,
+    "keep_alive": _seconds,
 }
 
 

@@ -196,6 +196,7 @@ class Catalog:
             settings=entry.settings,
             description=entry.description or (header.name if header else ""),
             aliases=entry.aliases,
+            keep_alive=entry.keep_alive,
             created=_created(path or described_in),
             source=source,
             context_length=header.context_length if header else 0,

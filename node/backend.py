@@ -352,6 +352,7 @@ class Backend:
 
     def _forget_call(self, number: int, is_lost: bool) -> None:
         self._calls.pop(number, None)
+        self._last_used_at = self._loop.time()
         if is_lost and self.is_ready and self._client:
             self._is_doubted = True
             self._host.start(self._confirm(self._client))

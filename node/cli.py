@@ -145,6 +145,13 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
 @option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
 @option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")
+@option(
+    "--keep-alive",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Seconds an unused model stays loaded; 0: until its memory is needed.",
+)
 @option("--queue", type=int, default=256, show_default=True, help="Requests that may wait for one busy model.")
 @option("--queue-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a busy model.")
 @option(

@@ -74,6 +74,10 @@ class NodeConfig:
     load_timeout: float = 600.0
     """How long a load may take at all."""
 
+    keep_alive: float = 0.0
+    """How long a model stays loaded that nobody uses, unless its card or a request says otherwise. 0: until its memory
+    is needed for another one. Models of `model` stay in any case."""
+
     queue: int = 256
     """How many requests may wait here for one model while every node that holds it is full; more are told 429."""
 
@@ -97,7 +101,16 @@ class NodeConfig:
         for key in ("port", "mesh_port"):
             if not 0 <= getattr(self, key) <= 65535:
                 raise ConfigError(f"{key}={getattr(self, key)} is not a port; use 0 to 65535")
-        for key in ("load_wait", "load_timeout", "queue", "queue_wait", "stall_after", "grace", "max_body"):
+        for key in (
+            "load_wait",
+            "load_timeout",
+            "keep_alive",
+            "queue",
+            "queue_wait",
+            "stall_after",
+            "grace",
+            "max_body",
+        ):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}={getattr(self, key)} must not be negative")
         if not 1 <= len(self.name) <= 64 or not self.name.isprintable():

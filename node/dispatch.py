@@ -69,7 +69,8 @@ class Dispatcher:
         def body(digest: str, _: Given) -> bytes:
             return protocol.rerank_request(call, digest)
 
-        answer = await self._start(protocol.RERANK, Asked(model=call.model, request_id=call.request_id), body)
+        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller)
+        answer = await self._start(protocol.RERANK, asked, body)
         scores, prompt_tokens = protocol.rerank_scores(await answer.raw())
         return ports.Reranking(scores, prompt_tokens, answer.route)
 
@@ -218,6 +219,7 @@ def _asked(call: ports.GenerateCall) -> Asked:
         caller=call.caller,
         session=call.session,
         prompt=hashes_of_call(call),
+        keep_alive=call.keep_alive,
     )
 
 

@@ -117,7 +117,7 @@ class Errand:
             self._tried.append(target.node)
             try:
                 body = self._body(target.digest, self._so_far.given)
-                return await self._sender.send(target, self._method, self._model, self._request_id, body)
+                return await self._sender.send(target, self._method, self._asked, body)
             except SendFailedError as error:
                 went_on = target.digest if self._so_far.given else None
                 target = self._next(error.failure, went_on)

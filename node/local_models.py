@@ -7,8 +7,11 @@ the first call that needs it; however many wait, it is one load.
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+
+import psutil
 
 from gallery.card import ModelCard
 from gallery.catalog import Catalog
@@ -18,6 +21,7 @@ from mesh.types import ModelRecord, ModelState
 from node.backend_client import Requests
 from node.backend_errors import BackendCallError, BackendLoadingError
 from node.config import NodeConfig
+from node.idle import SIZE_FACTOR, Loaded, in_the_way, next_due, overdue
 from node.lifecycle import State
 from node.patience import Patience
 from node.prompts import hashes_of_message, overheard
@@ -33,6 +37,9 @@ SOON_READ = 64 * 1024 * 1024
 
 KEPT_PREFIXES = 8
 """Prompts that an engine keeps beside those in its slots, unless the model's settings say another number."""
+
+TIDY_EVERY = 2.0
+"""Seconds between looks for models that nobody uses, at most; a tenth of it at least."""
 
 TOKEN_BYTES = 4
 """Of a prompt's text, about: what a context of so many tokens can hold."""
@@ -51,13 +58,23 @@ MODEL_STATE = {
 class LocalModels:
     """What this node can run by itself. Lives in the node's event loop."""
 
-    def __init__(self, catalog: Catalog, digests: DigestCache, supervisor: Supervisor, config: NodeConfig) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        digests: DigestCache,
+        supervisor: Supervisor,
+        config: NodeConfig,
+        free_memory: Callable[[], float] = lambda: float(psutil.virtual_memory().available),
+    ) -> None:
         self._catalog = catalog
         self._digests = digests
         self._supervisor = supervisor
         self._config = config
         self._digest_by_name: dict[str, str] = {}
         self._reported: set[str] = set()
+        self._kept_for: dict[str, float] = {}
+        """By model: how long the latest request that said so wants it kept."""
+        self._free_memory = free_memory
         self._prompts: dict[tuple[str, str], PromptMemory] = {}
         """By name and digest: what ready backends have read lately."""
         self._changed: Callable[[], None] = lambda: None
@@ -167,7 +184,9 @@ class LocalModels:
             self._prompts[spec.name, spec.digest] = memory
         memory.add(hashes_of_message(message))
 
-    async def call(self, model: str, digest: str, method: str, messages: Requests) -> LocalReplies:
+    async def call(
+        self, model: str, digest: str, method: str, messages: Requests, *, keep_alive: float | None = None
+    ) -> LocalReplies:
         """A call to a model, which is loaded first if need be.
 
         Raises:
@@ -184,6 +203,8 @@ class LocalModels:
                 hear(messages[0])
             else:
                 messages = overheard(messages, hear)
+        if keep_alive is not None:
+            self._kept_for[backend.spec.name] = keep_alive
         call = backend.call(method, messages)
         if not self._config.stall_after:
             return LocalReplies(call)
@@ -196,14 +217,59 @@ class LocalModels:
         Raises:
             BackendError: it is not here or cannot be loaded.
         """
-        await self._supervisor.ensure(self._spec(model, ""), timeout=self._config.load_timeout, explicit=True)
+        spec = self._spec(model, "")
+        await self._make_room(spec)
+        await self._supervisor.ensure(spec, timeout=self._config.load_timeout, explicit=True)
 
     async def unload(self, model: str) -> None:
         """Frees a model after its running calls."""
         await self._supervisor.unload(model, grace=self._config.grace)
 
+    # Unloading what nobody uses
+
+    async def keep_tidy(self) -> None:
+        """Unloads models that nobody used for as long as they are kept; runs until cancelled."""
+        now = asyncio.get_running_loop().time
+        while True:
+            for model in overdue(self._loaded(), now()):
+                log.info("model %s is unloaded: nobody used it lately", model)
+                await self.unload(model)
+            wait = next_due(self._loaded()) - now()
+            await asyncio.sleep(min(max(wait, TIDY_EVERY / 10), TIDY_EVERY))
+
+    async def _make_room(self, spec: BackendSpec) -> None:
+        """Unloads idle models if `spec` would not fit beside them."""
+        card = self._catalog.lookup(spec.name)
+        running = {(s.name, s.digest) for s in self._supervisor.backends if s.state is not State.STOPPED}
+        if card is None or (spec.name, spec.digest) in running:
+            return
+        needed = SIZE_FACTOR * _weight_bytes(card)
+        free = self._free_memory()
+        for model in in_the_way(self._loaded(), needed=needed, free=free):
+            log.info("model %s is unloaded: its memory is needed for %s", model, spec.name)
+            await self.unload(model)
+
+    def _loaded(self) -> list[Loaded]:
+        return [self._as_loaded(status) for status in self._supervisor.backends if status.state is State.READY]
+
+    def _as_loaded(self, status: BackendStatus) -> Loaded:
+        card = self._catalog.lookup(status.name)
+        keep_for = self._kept_for.get(status.name, card.keep_alive if card is not None else None)
+        if keep_for is None:
+            keep_for = self._config.keep_alive or math.inf
+        return Loaded(
+            name=status.name,
+            last_used_at=status.last_used_at,
+            keep_for=math.inf if keep_for < 0 else keep_for,
+            is_busy=status.calls > 0 or status.busy > 0,
+            is_pinned=status.name in self._config.model,
+            memory=status.memory_bytes or (SIZE_FACTOR * _weight_bytes(card) if card is not None else 0.0),
+        )
+
     async def _ensure(self, model: str, digest: str) -> Backend:
-        return await self._supervisor.ensure(self._spec(model, digest), timeout=self._config.load_wait)
+        spec = self._spec(model, digest)
+        await self._make_room(spec)
+        return await self._supervisor.ensure(spec, timeout=self._config.load_wait)
 
     def _spec(self, model: str, digest: str) -> BackendSpec:
         card = self._catalog.lookup(model)

@@ -4,6 +4,7 @@ Pure translation, both ways, in one place, so that neither the API nor the backe
 The reading side is on the path of every token: it stays plain.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import orjson
@@ -73,6 +74,25 @@ def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int,
     for choice, ids in given:
         request.given.add(choice=choice, ids=ids)
     return request.SerializeToString()
+
+
+def header_extra(keep_alive: float | None) -> str:
+    """What a call's header says beside the call; see `mesh.forwarding.CallHeader.extra`."""
+    if keep_alive is None:
+        return ""
+    # JSON has no infinity: less than no time is for good, as in Ollama's API.
+    return orjson.dumps({"keep_alive": keep_alive if math.isfinite(keep_alive) else -1}).decode()
+
+
+def keep_alive_of(extra: str) -> float | None:
+    """The `keep_alive` of a call's header; None for what is none, whoever wrote it."""
+    try:
+        seconds = orjson.loads(extra).get("keep_alive") if extra else None
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return None
+    return math.inf if seconds < 0 else float(seconds)
 
 
 def embed_request(call: EmbedCall, digest: str) -> bytes:

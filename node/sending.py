@@ -17,6 +17,7 @@ from mesh.errors import MeshError, PeerError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import NodeId
+from node import protocol
 from node.backend_errors import BackendError
 from node.breaker import Breaker
 from node.failure import NODE_LOST, STALLED, CallFailure, of_backend_error
@@ -35,6 +36,8 @@ class Asked:
     session: str = ""
     prompt: Sequence[int] = ()
     """See `mesh.prefixes`."""
+    keep_alive: float | None = None
+    """Not for choosing: the node that runs it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +162,19 @@ class Sender:
         now = self.now()
         return [node for node in self._mesh.view().members if self.breaker.is_open((node, model), now)]
 
-    async def send(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Sent:
+    async def send(self, target: Target, method: str, asked: Asked, body: bytes) -> Sent:
         """The call at `target`, with its first replies in hand.
 
         Raises:
             SendFailedError: it failed before that.
         """
+        model = asked.model
         key = target.node, model
         self._running[key] += 1
         self.breaker.sent(key, self.now())
         replies: Replies | None = None
         try:
-            replies = await self._open(target, method, model, request_id, body)
+            replies = await self._open(target, method, asked, body)
             first: list[bytes] = await anext(replies, [])
         except BaseException as error:
             self.ended(target, model)
@@ -187,10 +191,16 @@ class Sender:
             patience.heard(self.now())
         return Sent(self, target, model, first, replies, patience)
 
-    async def _open(self, target: Target, method: str, model: str, request_id: str, body: bytes) -> Replies:
+    async def _open(self, target: Target, method: str, asked: Asked, body: bytes) -> Replies:
         if target.node == self._mesh.self_id:
-            return await self._local.call(model, target.digest, method, [body])
-        header = CallHeader(method=method, model=model, digest=target.digest, request_id=request_id)
+            return await self._local.call(asked.model, target.digest, method, [body], keep_alive=asked.keep_alive)
+        header = CallHeader(
+            method=method,
+            model=asked.model,
+            digest=target.digest,
+            request_id=asked.request_id,
+            extra=protocol.header_extra(asked.keep_alive),
+        )
         return await self._mesh.call(target.node, header, [body])
 
     def ended(self, target: Target, model: str) -> None:

@@ -128,6 +128,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         await announcer.ready()
         background = await stack.enter_async_context(Background())
         background.start(announcer.run(), "looking at models and devices")
+        background.start(local.keep_tidy(), "unloading idle models")
         for model in config.model:
             background.start(local.load(model), f"--model {model}")
 

@@ -15,7 +15,7 @@ from node.backend_errors import BackendError
 from node.dispatch import LOAD, UNLOAD
 from node.failure import of_backend_error
 from node.local_models import LocalModels
-from node.protocol import OPEN_TO_PEERS
+from node.protocol import OPEN_TO_PEERS, keep_alive_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,10 @@ class PeerService:
             raise RemoteCallError("UNAVAILABLE", "shutting_down", "this node is stopping")
         try:
             if header.method in OPEN_TO_PEERS:
-                replies = await self._local.call(header.model, header.digest, header.method, call.messages)
+                keep_alive = keep_alive_of(header.extra)
+                replies = await self._local.call(
+                    header.model, header.digest, header.method, call.messages, keep_alive=keep_alive
+                )
                 try:
                     async for batch in replies:
                         yield batch

@@ -17,6 +17,7 @@ def test_a_card_says_what_its_writer_wants() -> None:
         description: Slow on purpose.
         aliases: [slow, "slow:latest"]
         capabilities: [chat]
+        keep_alive: 90
         settings:
           token_interval: 0.05
           reply: "yes"
@@ -30,6 +31,7 @@ def test_a_card_says_what_its_writer_wants() -> None:
         description="Slow on purpose.",
         aliases=("slow", "slow:latest"),
         capabilities=("chat",),
+        keep_alive=90.0,
         settings={"token_interval": 0.05, "reply": "yes", "nested": {"a": [1, None, True]}},
     )
 
@@ -44,7 +46,7 @@ def test_an_empty_card_leaves_everything_to_the_catalog() -> None:
         pytest.param("engin: echo", "my.yaml:1: unknown key 'engin'; did you mean 'engine'?", id="a typo"),
         pytest.param(
             "engine: echo\nzzz: 1",
-            "my.yaml:2: unknown key 'zzz'; known are aliases, capabilities, description, engine, path, settings",
+            "my.yaml:2: unknown key 'zzz'; known are aliases, capabilities, description, engine, keep_alive, path,",
             id="nothing like it",
         ),
         pytest.param("engine: echo\nengine: llama", "my.yaml:2: 'engine' is there twice", id="twice"),

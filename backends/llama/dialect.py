@@ -30,9 +30,9 @@ class Dialect:
     shows_thoughts: bool = False
     """Thinking is part of the text."""
 
-    def voice(self, prompt_end: str, offer: Offer) -> "Voice":
-        """For a chat whose rendered prompt ends like this."""
-        return Voice(self, offer, opened=bool(self.tags and self.tags.are_open_after(prompt_end)))
+    def voice(self, prompt_end: str, offer: Offer, *, thinks: bool = True) -> "Voice":
+        """For a chat whose rendered prompt ends like this; without `thinks`, it was told not to."""
+        return Voice(self, offer, thinks=thinks, opened=bool(self.tags and self.tags.are_open_after(prompt_end)))
 
 
 def dialect_of(template: str, tool_format: str | None, *, separate: bool) -> Dialect:
@@ -49,6 +49,7 @@ class Voice:
 
     dialect: Dialect | None
     offer: Offer = NO_TOOLS
+    thinks: bool = True
     opened: bool = False
 
     @property
@@ -58,7 +59,7 @@ class Voice:
             return ()
         tags = self.dialect.tags
         calls = self.dialect.tool_format.markers if self.offer.tools or self.dialect.has_channels else ()
-        return (*calls, *((tags.open, tags.close) if tags else ()))
+        return (*calls, *(tags.markers if tags else ()))
 
     def sections(self) -> Sections | None:
         """For one choice."""
@@ -75,6 +76,8 @@ class Voice:
     def grammar_of_answer(self, grammar: str) -> str:
         """The grammar of everything the model writes, where its answer must follow `grammar`."""
         if self.dialect is None or not (self.dialect.has_channels or self.dialect.tags):
+            return grammar
+        if self.dialect.tags and not (self.thinks or self.opened):
             return grammar
         rules, root = prefixed(grammar, "answer")
         if self.dialect.tags:

@@ -163,7 +163,8 @@ class JobMaker:
         if kind == "messages_json":
             variables = parse_object(request.template_json, param="template_json")
             spans = self._chat_spans(request.messages_json, offer, variables)
-            voice = self._dialect.voice("".join(span.text for span in spans[-1:]), offer)
+            thinks = variables.get("enable_thinking") is not False
+            voice = self._dialect.voice("".join(span.text for span in spans[-1:]), offer, thinks=thinks)
             return self._tokens_of(spans), voice
         if kind == "prompt_tokens":
             tokens = self._model.check_tokens(request.prompt_tokens.ids, "prompt")

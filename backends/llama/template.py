@@ -48,6 +48,7 @@ class ChatTemplate:
         """
         self.source = source
         self.has_tools = bool(re.search(r"\btools\b", source))
+        self._knows_null = bool(re.search(r"content['\"]?\]?\s+is\s+(not\s+)?none", source, re.IGNORECASE))
         self._texts = {"bos_token": begin, "eos_token": end}
         self._control = re.compile("|".join(map(re.escape, control_texts))) if control_texts else None
         try:
@@ -66,6 +67,20 @@ class ChatTemplate:
         Raises:
             InvalidValueError: the template refuses the conversation.
         """
+        if not self._knows_null:
+            messages = [{**message, "content": message.get("content") or ""} for message in messages]
+        try:
+            return self._rendered(messages, tools, variables)
+        except InvalidValueError:
+            # Some templates (DeepSeek's) join arguments as texts.
+            as_texts = [_with_text_arguments(message) for message in messages]
+            if as_texts == messages:
+                raise
+            return self._rendered(as_texts, tools, variables)
+
+    def _rendered(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None, variables: Mapping[str, Any] | None
+    ) -> list[Span]:
         marks = _Marks(self._control)
         given = marks.put({"messages": messages, "tools": tools, **(variables or {})})
         try:
@@ -132,11 +147,24 @@ def _message(message: Any, index: int) -> dict[str, Any]:
     return plain
 
 
-def _content(content: Any, index: int) -> str:
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(message.get("tool_calls"), list):
+        return message
+    return {**message, "tool_calls": [_text_call(call) for call in message["tool_calls"]]}
+
+
+def _text_call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or isinstance(function.get("arguments"), str):
+        return call
+    return {**call, "function": {**function, "arguments": _to_json(function.get("arguments") or {})}}
+
+
+def _content(content: Any, index: int) -> str | None:
     # One text, also where a client sends parts: most templates know nothing else, and text that is
     # joined before it is searched cannot put a control token together out of two parts.
     if content is None:
-        return ""
+        return None
     if isinstance(content, str):
         return content
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):

@@ -40,6 +40,11 @@ class Tags:
     open: str
     close: str
 
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Control tokens that they may be made of."""
+        return self.open, self.close, self.open.removesuffix("thought")
+
     def are_open_after(self, prompt: str) -> bool:
         """The prompt ends within a thinking section."""
         return prompt.rstrip().endswith(self.open)
@@ -50,11 +55,16 @@ class Tags:
         inner = f"[^{_in_set(first)}] | {literal(first)} [^{_in_set(second + first)}]"
         inner += f" | {literal(first + second)} [^{_in_set(third + first)}]"
         thought = f"thought ::= ({inner})* {literal(self.close)} [ \\n]{{0,3}}"
-        before = "thought" if opened else f"({literal(self.open)} thought)?"
+        before = "thought" if opened else f'("\\n"? {literal(self.open)} thought)?'
         return f"{thought}\nroot ::= {before} {root}"
 
 
-ALL_TAGS = (Tags("<think>", "</think>"), Tags("[THINK]", "[/THINK]"), Tags("<seed:think>", "</seed:think>"))
+ALL_TAGS = (
+    Tags("<think>", "</think>"),
+    Tags("[THINK]", "[/THINK]"),
+    Tags("<seed:think>", "</seed:think>"),
+    Tags("<|channel>thought", "<channel|>"),
+)
 
 
 def tags_of(template: str) -> Tags | None:

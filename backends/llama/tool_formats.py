@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from backends.llama import deepseek, gemma, harmony, hermes, json_calls, mistral, tagged_calls
+from backends.llama import deepseek, gemma, gemma4, harmony, hermes, json_calls, mistral, tagged_calls
 from backends.llama.call_grammar import Frame, RulesFor, calls_grammar
 from backends.llama.call_parser import CallParser, Style
 from backends.llama.tools import Tool
@@ -51,6 +51,7 @@ FORMATS: dict[str, ToolFormat] = {
     "deepseek": _framed(deepseek.STYLE, deepseek.FENCED_FRAME, *_DEEPSEEK),
     "deepseek_v31": _framed(deepseek.STYLE, deepseek.FRAME, *_DEEPSEEK),
     "harmony": ToolFormat(None, harmony.harmony_grammar, harmony.MARKERS),
+    "gemma4": _framed(gemma4.STYLE, gemma4.FRAME, gemma4.OPEN, gemma4.CLOSE, gemma4.QUOTE),
     "gemma": _framed(gemma.STYLE, gemma.FRAME),
     "json": _framed(json_calls.GENERIC, json_calls.GENERIC_FRAME),
 }
@@ -66,6 +67,7 @@ def tool_format_of(template: str) -> str:
         ("mistral", mistral.OPEN),
         ("hermes", hermes.OPEN),
         ("llama3", "<|start_header_id|>"),
+        ("gemma4", gemma4.OPEN),
         ("gemma", "<start_of_turn>"),
     )
     if deepseek.CALL in template:

@@ -88,6 +88,23 @@ def test_a_template_that_does_not_parse_is_unsupported() -> None:
         template("{% if %}")
 
 
+CALLED = [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}]
+
+
+def test_a_template_that_joins_arguments_as_text_gets_them_as_text() -> None:
+    for source in ("{{ call + function.arguments }}", "{{ call }}{{ function.arguments | tojson }}"):
+        shown = rendered(
+            "{% set call = 'add: ' %}{% set function = messages[0].tool_calls[0].function %}" + source, CALLED
+        )
+
+        assert shown == 'add: {"a": 1}'
+
+
+def test_no_content_is_an_empty_text_unless_the_template_asks_for_none() -> None:
+    assert rendered("[{{ messages[0].content }}]", CALLED) == "[]"
+    assert rendered("{% if messages[0]['content'] is none %}none{% endif %}", CALLED) == "none"
+
+
 def test_tools_are_known_by_the_template() -> None:
     assert template("{% if tools %}x{% endif %}").has_tools
     assert not template().has_tools
@@ -97,7 +114,7 @@ def test_arguments_of_earlier_calls_become_objects() -> None:
     call = {"function": {"name": "add", "arguments": '{"a": 1}'}}
     [message] = read_messages(json.dumps([{"role": "assistant", "content": None, "tool_calls": [call]}]))
 
-    assert message["content"] == ""
+    assert message["content"] is None
     assert message["tool_calls"][0]["function"]["arguments"] == {"a": 1}
 
 

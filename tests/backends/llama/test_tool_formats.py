@@ -174,6 +174,19 @@ CASES = [
         ("```tool_code\nweather(city=input())\n```", []),
         id="gemma: more than a call",
     ),
+    pytest.param(
+        "gemma4",
+        '<|tool_call>call:weather{city:<|"|>Os"lo\\<|"|>,days:3}<tool_call|><|tool_call>call:add{a:1,b:2}<tool_call|>',
+        ("", [("weather", {"city": 'Os"lo\\', "days": 3}), SUM]),
+        id="gemma4",
+    ),
+    pytest.param(
+        "gemma4",
+        '<|tool_call>call:weather{x:{<|"|>k<|"|>:[true,<|"|>{<|"|>]},city:{}}<tool_call|>',
+        ("", [("weather", {"x": {"k": [True, "{"]}, "city": {}})]),
+        id="gemma4: nested",
+    ),
+    pytest.param("gemma4", '<|tool_call>call:weather{"city": "Oslo"}<tool_call|>', ("", [OSLO]), id="gemma4: JSON"),
     # gpt-oss
     pytest.param(
         "harmony",
@@ -263,6 +276,7 @@ def test_arguments_stream_before_the_call_is_complete(name: str) -> None:
         pytest.param("'<｜tool▁call▁begin｜>' + '```json'", "deepseek", id="DeepSeek"),
         pytest.param("'<｜tool▁call▁begin｜>'", "deepseek_v31", id="DeepSeek V3.1"),
         pytest.param("<|start|>assistant<|channel|>analysis", "harmony", id="gpt-oss"),
+        pytest.param("<|tool_call>call:", "gemma4", id="Gemma 4"),
         pytest.param("<start_of_turn>model", "gemma", id="Gemma"),
         pytest.param("{{ tools }}", "json", id="any other"),
     ],

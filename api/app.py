@@ -21,6 +21,7 @@ from api.model_routes import add_model_routes
 from api.no_websocket import NoWebsocket
 from api.node_routes import add_node_routes
 from api.ports import Inference
+from api.stream_routes import add_stream_routes
 from api.text_routes import add_text_routes
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ def create_app(
     app.url_map.merge_slashes = False
     around = Surroundings(config, Gate(config), Metrics(registry))
     app.extensions[EXTENSION] = around
+    app.after_serving(around.streams.aclose)
     add_text_routes(app, inference, around)
+    add_stream_routes(app, around)
     add_model_routes(app, inference)
     add_node_routes(app, inference, around)
     app.register_error_handler(ApiError, _api_error)

@@ -23,6 +23,7 @@ from api.generation_request import (
     MAX_TOKENS,
     GenerationRequest,
     read_common,
+    read_resumable,
     read_streaming,
     refuse_if,
 )
@@ -91,7 +92,7 @@ def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> Generat
         **read_common(body),
     )
     stream, include_usage = read_streaming(body)
-    return GenerationRequest((call,), stream, include_usage)
+    return GenerationRequest((call,), stream, include_usage, read_resumable(body))
 
 
 def _read_messages(messages: Json) -> str:

@@ -21,6 +21,7 @@ from api.generation_request import (
     MAX_TOKENS,
     GenerationRequest,
     read_common,
+    read_resumable,
     read_streaming,
     refuse_if,
 )
@@ -88,7 +89,7 @@ def read_completion(body: JsonObject, *, request_id: str, caller: str = "", max_
         for index, prompt in enumerate(prompts)
     )
     stream, include_usage = read_streaming(body)
-    return GenerationRequest(calls, stream, include_usage)
+    return GenerationRequest(calls, stream, include_usage, read_resumable(body))
 
 
 def read_texts_or_tokens(value: Json, param: str, limit: int) -> tuple[Prompt, ...]:

@@ -33,6 +33,7 @@ from api.errors import ApiError, ShuttingDownError
 from api.metrics import CLIENT_GONE, Metrics
 from api.request_body import ClientGoneError, drain_body, read_body
 from api.request_ids import request_id
+from api.resumable import Streams
 from api.write_watch import Send, WriteWatch
 
 EXTENSION = "shoal"
@@ -53,6 +54,7 @@ class Surroundings:
     config: ApiConfig
     gate: Gate
     metrics: Metrics
+    streams: Streams = field(default_factory=Streams)
     is_stopping: bool = False
     running: "set[HttpExchange]" = field(default_factory=set)
     """Those whose request has been read, until they are answered."""

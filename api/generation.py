@@ -17,7 +17,7 @@ from api import sse
 from api.answer_shapes import AnswerHead
 from api.error_reply import error_json
 from api.errors import ApiError
-from api.exchange import ApiRequest
+from api.exchange import ApiRequest, Surroundings
 from api.generation_request import GenerationRequest
 from api.merging import MergedAnswer
 from api.metrics import Metrics
@@ -56,13 +56,14 @@ class Dialect:
 
 
 async def respond(
-    request: ApiRequest, wanted: GenerationRequest, dialect: Dialect, inference: Inference, metrics: Metrics
+    request: ApiRequest, wanted: GenerationRequest, dialect: Dialect, inference: Inference, around: Surroundings
 ) -> Response:
     """The answer to a text request; for a stream, once its first reply is there.
 
     Raises:
         ApiError: it failed before anything could be said.
     """
+    metrics = around.metrics
     answer = await _start(wanted, inference)
     metrics.first_token(request.endpoint_label, perf_counter() - request.started_at)
     call = wanted.calls[0]
@@ -72,6 +73,14 @@ async def respond(
     if wanted.stream:
         chunks = dialect.chunks(head, choices=choices, include_usage=wanted.include_usage)
         stream = ChunkStream(answer, chunks, call.model, request.request_id, metrics)
+        if wanted.resumable:
+            try:
+                reader = around.streams.open(head.id, stream)
+            except ApiError:
+                await stream.aclose()
+                raise
+            headers["x-shoal-stream"] = head.id
+            return Response(reader, headers=headers | dict(sse.HEADERS))
         return Response(stream, headers=headers | dict(sse.HEADERS))
     collector = dialect.collector(head, choices=choices)
     try:

@@ -86,8 +86,8 @@ SHAPED_FIELDS: tuple[Field, ...] = (
     ),
     Shaped(
         "stream_options",
-        {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-        "Only with stream.",
+        {"type": "object", "properties": {"include_usage": {"type": "boolean"}, "resumable": {"type": "boolean"}}},
+        "Only with stream. A resumable one goes on when its reader is lost, and GET /v1/streams/ID reads it again.",
     ),
     Shaped(
         "keep_alive",
@@ -105,6 +105,7 @@ GENERATION_FIELDS = (*SAMPLING_FIELDS, *COMMON_FIELDS, *SHAPED_FIELDS)
 _RESPONSE_FORMAT = Object("response_format")
 _STREAM_OPTIONS = Object("stream_options")
 _INCLUDE_USAGE = Flag("include_usage")
+_RESUMABLE = Flag("resumable")
 _BIAS = Number("logit_bias", -100, 100)
 
 
@@ -116,6 +117,8 @@ class GenerationRequest:
     """One per prompt. Chat has exactly one."""
     stream: bool
     include_usage: bool
+    resumable: bool = False
+    """Whether the stream can be read again, see `api.resumable`."""
 
 
 def read_common(body: JsonObject) -> dict[str, Any]:
@@ -182,6 +185,12 @@ def read_streaming(body: JsonObject) -> tuple[bool, bool]:
     if include is None:
         return stream, False
     return stream, _INCLUDE_USAGE.check(include, "stream_options.include_usage")
+
+
+def read_resumable(body: JsonObject) -> bool:
+    """Whether the stream is to be kept for reading it again. Call `read_streaming` first: it checks the options."""
+    resumable = (body.get("stream_options") or {}).get("resumable")
+    return resumable is not None and _RESUMABLE.check(resumable, "stream_options.resumable")
 
 
 def read_constraint(body: JsonObject, values: JsonObject) -> Constraint | None:

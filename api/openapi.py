@@ -48,6 +48,19 @@ _NAME: Schema = {
     "schema": {"type": "string"},
     "description": "A model's name; it may contain slashes.",
 }
+_STREAM_ID: Schema = {
+    "name": "stream_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The `id` in the stream's chunks.",
+}
+_LAST_EVENT_ID: Schema = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "The last event that was received; absent: from the beginning.",
+}
 _MODEL_QUERY: Schema = {"name": "model", "in": "query", "required": True, "schema": {"type": "string"}}
 
 
@@ -86,6 +99,12 @@ def _paths() -> Schema:
         "/": {"get": _operation("A page that says what this is.", answers="text/html")},
         "/v1/chat/completions": {"post": _operation("Answer a conversation.", body=chat, streams=True)},
         "/v1/completions": {"post": _operation("Continue a text.", body=completion, streams=True)},
+        "/v1/streams/{stream_id}": {
+            "parameters": [_STREAM_ID, _LAST_EVENT_ID],
+            "get": _operation(
+                "Read a resumable stream again, at the node that was asked.", answers="text/event-stream"
+            ),
+        },
         "/v1/embeddings": {"post": _operation("Vectors of texts.", body=embedding)},
         "/v1/rerank": {"post": _operation("How well each document answers a query.", body=rerank)},
         "/v1/models": {"get": _operation("The models of the mesh, each once.")},

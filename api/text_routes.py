@@ -26,7 +26,7 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
     async def chat_completions() -> Response:
         request = current_request()
         wanted = read_chat(parse_object(request.content), request_id=request.request_id, caller=request.caller)
-        return await respond(request, wanted, CHAT, inference, around.metrics)
+        return await respond(request, wanted, CHAT, inference, around)
 
     @app.post("/v1/completions")
     async def completions() -> Response:
@@ -37,7 +37,7 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
             caller=request.caller,
             max_prompts=around.config.max_prompts,
         )
-        return await respond(request, wanted, COMPLETION, inference, around.metrics)
+        return await respond(request, wanted, COMPLETION, inference, around)
 
     @app.post("/v1/embeddings")
     async def embeddings() -> Response:
@@ -49,7 +49,7 @@ def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> N
     @app.post("/v1/rerank")
     async def rerank() -> Response:
         request = current_request()
-        wanted = read_rerank(parse_object(request.content), request_id=request.request_id)
+        wanted = read_rerank(parse_object(request.content), request_id=request.request_id, caller=request.caller)
         result = await inference.rerank(wanted.call)
         return _json(rerank_body(wanted, result), result.route)
 

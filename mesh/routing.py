@@ -162,7 +162,7 @@ def room(
     in_flight: Mapping[tuple[NodeId, str], int] = _NO_ONE,
     failing: Collection[NodeId] = (),
 ) -> Room | None:
-    """How much more the nodes that hold `model` can take; None if nobody has it ready.
+    """How much more the nodes that hold `model` can take; None if nobody has it ready, or one does not say.
 
     A node takes as many requests as it has slots, and as many again may wait there, so that a slot that becomes
     free does not stand idle until the news has travelled.
@@ -175,11 +175,12 @@ def room(
             continue
         if member.state is not NodeState.ALIVE or node in failing:
             continue
+        if not record.slots:
+            return None
         taken = max(record.busy + record.queued, in_flight.get((node, model), 0))
-        its_slots = record.slots or 1
-        slots += its_slots
-        queued += max(0, taken - its_slots)
-        places += max(0, 2 * its_slots - taken)
+        slots += record.slots
+        queued += max(0, taken - record.slots)
+        places += max(0, 2 * record.slots - taken)
     return Room(places, slots, queued) if slots else None
 
 

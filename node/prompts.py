@@ -11,7 +11,13 @@ from google.protobuf.message import DecodeError
 
 from api.ports import GenerateCall
 from backends.rpc import backend_pb2 as pb
-from mesh.prefixes import block_hashes
+from mesh.prefixes import BLOCK, MOST_BLOCKS, block_hashes
+
+COMPARED = BLOCK * MOST_BLOCKS
+"""Characters of a prompt that can matter: pictures make messages of many megabytes."""
+
+LARGEST_READ = 1024 * 1024
+"""Bytes of a message that is looked into where it runs; parsing more would hold up the answers of others."""
 
 
 def hashes_of_call(call: GenerateCall) -> tuple[int, ...]:
@@ -19,12 +25,14 @@ def hashes_of_call(call: GenerateCall) -> tuple[int, ...]:
     if call.messages_json is not None:
         return _chat(call.tools_json, call.template_json, call.messages_json)
     if call.prompt is not None:
-        return block_hashes(call.prompt.encode())
+        return block_hashes(call.prompt[:COMPARED].encode())
     return block_hashes(array("I", call.prompt_tokens or ()).tobytes())
 
 
 def hashes_of_message(message: bytes) -> tuple[int, ...]:
     """The same of a serialized `GenerateRequest`; of what is none, nothing."""
+    if len(message) > LARGEST_READ:
+        return ()
     try:
         request = pb.GenerateRequest.FromString(message)
     except DecodeError:
@@ -33,7 +41,7 @@ def hashes_of_message(message: bytes) -> tuple[int, ...]:
         case "messages_json":
             return _chat(request.tools_json, request.template_json, request.messages_json)
         case "prompt":
-            return block_hashes(request.prompt.encode())
+            return block_hashes(request.prompt[:COMPARED].encode())
         case "prompt_tokens":
             return block_hashes(array("I", request.prompt_tokens.ids).tobytes())
         case _:
@@ -48,5 +56,5 @@ async def overheard(messages: AsyncIterator[bytes], hear: Callable[[bytes], None
 
 
 def _chat(tools_json: str, template_json: str, messages_json: str) -> tuple[int, ...]:
-    parts: Sequence[str] = (tools_json, template_json, messages_json)
+    parts: Sequence[str] = (tools_json, template_json, messages_json[:COMPARED])
     return block_hashes("\0".join(parts).encode())

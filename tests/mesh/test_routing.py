@@ -232,4 +232,5 @@ def test_holders_have_room_for_their_slots_and_as_many_again_to_wait() -> None:
 
     assert room(seen, "m") == Room(places=1 + 2, slots=3, queued=1)
     assert room(seen, "m", in_flight={(NodeId("p2"), "m"): 5}) == Room(places=1, slots=3, queued=1 + 4)
+    assert room(view("x", *members, member("silent", model(slots=0))), "m") is None
     assert room(seen, "m", failing=[NodeId("p1"), NodeId("p2")]) is None

@@ -3,7 +3,13 @@
 import pytest
 
 from api import errors
-from node.backend_errors import BackendCallError, BackendLoadError, BackendLoadingError, BackendLostError
+from node.backend_errors import (
+    BackendCallError,
+    BackendLoadError,
+    BackendLoadingError,
+    BackendLostError,
+    BackendStoppedError,
+)
 from node.failure import CallFailure, of_backend_error, to_api_error
 
 
@@ -46,3 +52,13 @@ def test_only_the_clients_fault_is_not_tried_elsewhere() -> None:
     assert not of_backend_error(BackendLostError("gone")).is_final
     assert not of_backend_error(BackendLoadError("corrupt")).is_final
     assert not of_backend_error(BackendLoadingError("soon")).is_final
+
+
+def test_a_node_that_is_busy_loading_or_stopping_has_not_failed() -> None:
+    assert of_backend_error(BackendLostError("gone")).speaks_against_node
+    assert of_backend_error(BackendLoadError("corrupt")).speaks_against_node
+    assert of_backend_error(BackendCallError("INTERNAL", "engine_error", "no")).speaks_against_node
+    assert not of_backend_error(BackendCallError("RESOURCE_EXHAUSTED", "queue_full", "no")).speaks_against_node
+    assert not of_backend_error(BackendCallError("INVALID_ARGUMENT", "invalid_value", "no")).speaks_against_node
+    assert not of_backend_error(BackendLoadingError("soon")).speaks_against_node
+    assert not of_backend_error(BackendStoppedError("unloaded")).speaks_against_node

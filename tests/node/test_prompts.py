@@ -51,3 +51,10 @@ def test_other_tools_make_another_prompt() -> None:
 
 def test_nonsense_has_no_prompt() -> None:
     assert hashes_of_message(b"\xff\xff\xff") == ()
+
+
+def test_pictures_of_many_megabytes_are_not_looked_at_whole() -> None:
+    call = chat(LONG, "x" * 3_000_000)
+
+    assert hashes_of_call(call)
+    assert hashes_of_message(generate_request(call, "d1")) == ()

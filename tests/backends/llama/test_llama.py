@@ -14,7 +14,9 @@ import jsonschema
 import pytest
 import pytest_asyncio
 
+from backends.llama import engine
 from backends.llama.engine import LlamaEngine
+from backends.llama.model import Context
 from backends.llama.tool_formats import FORMATS
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
@@ -548,6 +550,45 @@ async def test_answers_that_do_not_fit_the_memory_together_pause_and_end_as_if_t
     assert all(usage_of(events).completion_tokens == 150 for events in together)
     # Batches of other sizes move logits by a little, so a tie may fall the other way late in an answer.
     assert [text_of(events)[:40] for events in together] == [text_of(events)[:40] for events in alone]
+
+
+class Cramped(Context):
+    """Has no room for more than two sequences at once, and none at all for a certain prompt."""
+
+    refused = 0
+
+    def decode(self) -> bool:
+        sequences = {self._batch.seq_id[at][0] for at in range(self._size)}
+        if len(sequences) > 2 or UNWELCOME in [self._batch.token[at] for at in range(self._size)]:
+            Cramped.refused += 1
+            return False
+        return super().decode()
+
+
+UNWELCOME = 5
+
+
+async def test_steps_that_memory_refuses_are_tried_with_less_and_no_request_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "Context", Cramped)
+    async with served(LlamaEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, MINNOW, slots=4, context_length=512)
+        prompts = ("fish", "bird", "tree", "lamp", "salt", "rain")
+        # The unwelcome token never comes up by itself.
+        sampling = pb.Sampling(temperature=0, logit_bias={UNWELCOME: -1000})
+        requests = [pb.GenerateRequest(prompt=p, sampling=sampling, max_tokens=20, ignore_eos=True) for p in prompts]
+        hopeless = pb.GenerateRequest(prompt_tokens=pb.TokenIds(ids=[UNWELCOME, UNWELCOME]))
+        *answers, error = await asyncio.gather(
+            *(events_of(stub, request) for request in [*requests, hopeless]), return_exceptions=True
+        )
+        alone = [await events_of(stub, request) for request in requests]
+
+    assert Cramped.refused > 3
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [text_of(events)[:12] for events in answers] == [text_of(events)[:12] for events in alone]
 
 
 async def test_unloading_ends_running_answers() -> None:

@@ -42,12 +42,15 @@ class AnswerHead:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    return {
+    shape: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    if usage.reasoning_tokens:
+        shape["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return shape
 
 
 def usage_event_json(head: AnswerHead, kind: str, usage: Usage) -> bytes:

@@ -161,6 +161,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of the completion."""
 
 
 Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished | Usage

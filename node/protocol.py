@@ -152,7 +152,7 @@ def event(message: pb.GenerateEvent) -> Event | None:
             return Finished(message.choice, message.finished.reason)
         case "usage":
             usage = message.usage
-            return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         case _:
             return None
 

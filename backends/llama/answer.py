@@ -39,6 +39,8 @@ class Answer:
         self.reason = "" if limit > 0 else "length"
         self.tokens = 0
         """Tokens of the answer so far; the one that ended it does not count."""
+        self.reasoning_tokens = 0
+        """Of these, thinking."""
         self._piece = piece
         self._end_tokens = end_tokens
         self._limit = limit
@@ -55,6 +57,8 @@ class Answer:
         if token in self._end_tokens:
             return self.finish("stop")
         self.tokens += 1
+        if self._sections is not None and self._sections.is_thinking:
+            self.reasoning_tokens += 1
         self._unreported.append(token)
         if logprob is not None:
             self._logprobs.append(logprob)

@@ -39,6 +39,11 @@ class HarmonyReader:
         self._kind = "text"
         self._parts: list[Part] = []
 
+    @property
+    def is_thinking(self) -> bool:
+        """It is in a message of the analysis channel."""
+        return self._kind == "thought" and not self._in_header
+
     def feed(self, text: str) -> list[Part]:
         """What is certain now."""
         for character in text:

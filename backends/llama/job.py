@@ -58,6 +58,7 @@ class Job:
         usage = pb.Usage(
             prompt_tokens=len(self.ask.prompt),
             completion_tokens=sum(choice.answer.tokens for choice in self.choices),
+            reasoning_tokens=sum(choice.answer.reasoning_tokens for choice in self.choices),
             cached_tokens=min(self.cached, len(self.ask.prompt)),
         )
         return pb.GenerateEvent(usage=usage)

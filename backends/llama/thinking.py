@@ -24,6 +24,11 @@ class Sections(Protocol):
     calls: int
     """Calls begun so far."""
 
+    @property
+    def is_thinking(self) -> bool:
+        """What comes next belongs to the thinking, as far as one can know."""
+        ...
+
     def feed(self, text: str) -> list[Part]:
         """What is certain now."""
         ...
@@ -86,6 +91,13 @@ class ThinkReader:
         self._opened = opened
         self._held = ""
         self._reader: Callable[[list[Part]], bool] = self._read_start
+
+    @property
+    def is_thinking(self) -> bool:
+        """The thinking has begun and not ended."""
+        return self._reader in (self._read_before_thought, self._read_thought) or (
+            self._opened and self._reader == self._read_start
+        )
 
     def feed(self, text: str) -> list[Part]:
         """What is certain now."""

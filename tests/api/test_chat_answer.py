@@ -52,6 +52,12 @@ def test_a_stream_is_role_text_reason_done() -> None:
     ]
 
 
+def test_usage_says_how_much_was_thinking_where_any_was() -> None:
+    *_, usage, _done = stream(ReasoningDelta(0, "hm"), Finished(0, "stop"), Usage(3, 4, 0, 2), include_usage=True)
+
+    assert usage["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+
+
 def test_usage_comes_last_without_choices_and_is_null_before() -> None:
     *before, usage, done = stream(TextDelta(0, "x"), Finished(0, "stop"), Usage(3, 4, 2), include_usage=True)
 

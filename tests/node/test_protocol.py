@@ -104,7 +104,7 @@ def test_events_come_out_in_order() -> None:
             pb.GenerateEvent(choice=1, text=pb.TextDelta(text="a", logprobs=[logprob])),
             pb.GenerateEvent(tool_call=pb.ToolCallDelta(index=2, id="i", name="n", arguments="{}")),
             pb.GenerateEvent(choice=1, finished=pb.Finished(reason="stop")),
-            pb.GenerateEvent(usage=pb.Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=1)),
+            pb.GenerateEvent(usage=pb.Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=1, reasoning_tokens=2)),
         ]
     ).SerializeToString()
 
@@ -115,7 +115,7 @@ def test_events_come_out_in_order() -> None:
         TextDelta(1, "a", [Logprob("a", b"a", -0.5, [Logprob("b", b"", -1.0, [])])]),
         ToolCallDelta(0, 2, "i", "n", "{}"),
         Finished(1, "stop"),
-        Usage(3, 4, 1),
+        Usage(3, 4, 1, 2),
     ]
 
 

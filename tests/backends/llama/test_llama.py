@@ -356,6 +356,8 @@ async def test_thinking_is_told_apart_also_in_an_answer_that_is_continued() -> N
 
     assert any(event.reasoning.text for event in thinking)
     assert not text_of(thinking)
+    assert usage_of(thinking).reasoning_tokens == usage_of(thinking).completion_tokens == 60
+    assert usage_of(answer).reasoning_tokens == len(thought) - 1
     assert ids_of(thinking)
     assert text_of(answer) in ("red", "blue")
     assert not any(event.HasField("reasoning") for event in answer)
@@ -423,20 +425,23 @@ async def drawn(stub: BackendStub, **wishes: Any) -> list[int]:
 
 async def test_penalties_look_at_the_prompt_where_they_are_told_to(stub: BackendStub) -> None:
     prompt = (await stub.Tokenize(pb.TokenizeRequest(text=REPEATING))).ids
-    answer_only = await drawn(stub, repeat_penalty=10)
-    both = await drawn(stub, repeat_penalty=10, repeat_last_n=-1)
+    liked = dict.fromkeys(prompt, 15.0)
+    answer_only = await drawn(stub, frequency_penalty=10, presence_penalty=10, logit_bias=liked)
+    both = await drawn(stub, frequency_penalty=10, presence_penalty=10, logit_bias=liked, repeat_last_n=-1)
 
     assert set(answer_only) & set(prompt)
     assert not set(both) & set(prompt)
 
 
 async def test_dry_breaks_off_a_sequence_that_the_prompt_repeats(stub: BackendStub) -> None:
-    plain = await drawn(stub)
-    dry = await drawn(stub, dry_multiplier=50)
+    ids = (await stub.Tokenize(pb.TokenizeRequest(text=REPEATING + " d a"))).ids
+    following = ids[len((await stub.Tokenize(pb.TokenizeRequest(text=REPEATING))).ids)]
+    liked = {following: 30.0}
 
-    assert dry != plain
-    assert await drawn(stub, dry_multiplier=50, dry_allowed_length=100) == plain
-    assert await drawn(stub, dry_multiplier=50, dry_sequence_breakers=[" "]) != dry
+    assert (await drawn(stub, logit_bias=liked))[0] == following
+    assert (await drawn(stub, logit_bias=liked, dry_multiplier=50))[0] != following
+    assert (await drawn(stub, logit_bias=liked, dry_multiplier=50, dry_allowed_length=100))[0] == following
+    assert (await drawn(stub, logit_bias=liked, dry_multiplier=50, dry_sequence_breakers=[" "]))[0] == following
 
 
 @pytest.mark.parametrize("wishes", [{"mirostat": 1}, {"mirostat": 2, "mirostat_tau": 2}, {"xtc_probability": 1}])

@@ -92,4 +92,5 @@ def test_stop_strings_are_of_the_answer_and_every_token_is_accounted_for() -> No
 
     assert "".join(event.reasoning.text for event in events) == "stop here?"
     assert text_of(events) == "No, don't "
+    assert answer.reasoning_tokens == len("stop here?</think>")
     assert bytes(ids_of(events)).decode() == "<think>stop here?</think>No, don't stop"

@@ -26,7 +26,9 @@ case $(uname -m) in
 esac
 llama_flags="$llama_flags ${CMAKE_ARGS:-}"
 
-say() { printf '\033[2m[setup]\033[0m %s\n' "$*" >&2; }
+dim='' plain=''
+[ -t 2 ] && dim=$'\033[2m' plain=$'\033[0m'
+say() { printf '%s[setup]%s %s\n' "$dim" "$plain" "$*" >&2; }
 die() { printf 'shoal setup: %s\n' "$*" >&2; exit 1; }
 
 find_python() {
@@ -35,6 +37,7 @@ find_python() {
         command -v "$candidate" >/dev/null || continue
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$candidate"; return; }
     done
+    [ -n "${PYTHON:-}" ] && die "PYTHON=$PYTHON cannot be run, or is older than 3.11. Fix: name another, or unset it"
     die "Python 3.11 or newer is missing. Fix: sudo apt install python3 python3-venv (or set PYTHON=/path/to/python3.11)"
 }
 
@@ -72,9 +75,14 @@ install_llama() {
         case "$index" in
             cpu|metal|cu[0-9]*|rocm*) index=https://abetlen.github.io/llama-cpp-python/whl/$index ;;
         esac
+        case "$index" in
+            *://*) ;;
+            *) [ -d "$index" ] || die "SHOAL_LLAMA_WHEELS=$index is no folder, URL, or one of cpu, cu121 ... cu125, metal" ;;
+        esac
         say "installing llama-cpp-python $llama_version, prebuilt, from $index"
         local where=--extra-index-url; [ -d "$index" ] && where=--find-links
-        pip_install --only-binary :all: "$where" "$index" "llama-cpp-python==$llama_version" ||
+        local only=(); [ "$where" = --find-links ] && only=(--no-index)
+        pip_install --force-reinstall --only-binary :all: "${only[@]}" "$where" "$index" "llama-cpp-python==$llama_version" ||
             die "no prebuilt llama-cpp-python $llama_version there. Fix: unset SHOAL_LLAMA_WHEELS to compile it"
         return
     fi
@@ -96,21 +104,23 @@ compile_llama() {
         die "a C++ compiler is missing. Fix: sudo apt install g++ (or set SHOAL_LLAMA_WHEELS=cpu to take a prebuilt wheel)"
     local log; log=$(mktemp)
     mkdir -p "$1"
-    say "compiling llama-cpp-python $llama_version with $llama_flags (once; 3 to 10 minutes; log: $log)"
+    say "compiling llama-cpp-python $llama_version with $llama_flags (once; 5 to 15 minutes; log: $log)"
     CMAKE_ARGS=$llama_flags CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc 2>/dev/null || echo 2)} \
         $venv/bin/pip wheel --verbose --no-deps --no-cache-dir --no-binary llama-cpp-python \
         --wheel-dir "$1" "llama-cpp-python==$llama_version" > "$log" 2>&1 &
     local build=$! step shown=
+    trap 'kill $build 2>/dev/null; wait $build 2>/dev/null; printf "\n" >&2; die "interrupted while compiling; run it again to start over"' INT TERM
     while kill -0 $build 2>/dev/null; do
         sleep 2
         step=$(grep -o '\[[0-9]*/[0-9]*\]' "$log" | tail -1 || true)
         if [ -n "$step" ] && [ "$step" != "$shown" ]; then
             shown=$step
-            if [ -t 2 ]; then printf '\r\033[K\033[2m[setup]\033[0m compiling %s' "$step" >&2
+            if [ -t 2 ]; then printf '\r\033[K%s[setup]%s compiling %s' "$dim" "$plain" "$step" >&2
             elif [ $(( SECONDS / 30 )) != "${half_minute:-}" ]; then half_minute=$(( SECONDS / 30 )); say "compiling $step"; fi
         fi
     done
     [ -t 2 ] && printf '\r\033[K' >&2
+    trap - INT TERM
     wait $build || { tail -n 20 "$log" >&2; die "llama-cpp-python did not compile; the whole log is $log"; }
 }
 

@@ -4,10 +4,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
+from importlib.metadata import requires
 from pathlib import Path
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 from node.cli import main
 
@@ -65,6 +68,46 @@ def test_every_dependency_is_pinned() -> None:
     names = {re.sub(r"[-_.]+", "-", re.split(r"[<>=!;~ \[]", want)[0]).lower() for want in wanted}
 
     assert names - pinned == set()
+
+
+def pins(*sections: str) -> set[str]:
+    """The packages of some sections of the lock file."""
+    text = (ROOT / "constraints.txt").read_text()
+    parts = re.split(r"^# \[(\w+)\]$", text, flags=re.MULTILINE)
+    by_section = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return {canonical(line.split("==")[0]) for name in sections for line in by_section[name].split() if "==" in line}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needs(names: Iterable[str]) -> set[str]:
+    """Those packages and whatever they ask for, by the metadata of what is installed."""
+    found: set[str] = set()
+    waiting = [canonical(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        wanted = map(Requirement, requires(name) or ())
+        waiting += [canonical(w.name) for w in wanted if w.marker is None or w.marker.evaluate({"extra": ""})]
+    return found
+
+
+UNUSED_AT_RUN_TIME = {"mypy-protobuf", "mypy-extensions", "packaging", "types-protobuf", "types-requests"}
+"""What libp2p asks for and never imports."""
+
+
+def test_each_set_up_installs_all_that_its_packages_need() -> None:
+    """Packages are installed with --no-deps: nothing but this notices a missing one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: [Requirement(d).name for d in group] for name, group in project["optional-dependencies"].items()}
+    run = [Requirement(d).name for d in project["dependencies"]]
+
+    assert needs([*run, *extras["llama"]]) - pins("run", "llama") - UNUSED_AT_RUN_TIME == set()
+    assert needs([*run, *extras["llama"], *extras["dev"]]) - pins("run", "llama", "dev") == set()
 
 
 def test_the_documents_name_only_files_that_exist() -> None:

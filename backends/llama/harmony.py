@@ -86,6 +86,10 @@ class HarmonyReader:
             self._kind = "thought"
 
     def _read_body(self) -> None:
+        if "<" not in self._held:
+            self._show(self._held)
+            self._held = ""
+            return
         for end in _ENDS:
             if self._held.endswith(end):
                 self._show(self._held.removesuffix(end))
@@ -119,7 +123,7 @@ class HarmonyReader:
 
 
 _ANALYSIS = (
-    f'analysis ::= {literal(CHANNEL + "analysis" + MESSAGE)} ([^<] | "<" [^|<])* {literal(END + START + "assistant")}'
+    f'analysis ::= {literal(CHANNEL + "analysis" + MESSAGE)} ([^<] | "<"+ [^|<])* {literal(END + START + "assistant")}'
 )
 
 

@@ -12,6 +12,7 @@ A value is plain text where the tool's schema says that it is a string, and JSON
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from backends.errors import InvalidSchemaError
 from backends.llama.call_grammar import Frame, RulesFor, frame_rules, joined, literal
 from backends.llama.call_parser import Head, Style
 from backends.llama.patterns import Gap, Matchers, Pattern
+from backends.llama.regex_grammar import regex_grammar
+from backends.llama.schema import FORMATS
 from backends.llama.tools import Tool
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -158,9 +161,6 @@ def tagged_grammar(frame: Frame, tags: Tags, tools: Sequence[Tool], parallel: bo
     return "\n".join([*filter(None, rules), *frame_rules(frame, calls, parallel)])
 
 
-_BINDING = {"pattern", "format", "minLength", "maxLength"}
-
-
 def _value_rules(tool: Tool, key: str, schema: Any, prefix: str, tags: Tags, rules_for: RulesFor) -> tuple[str, str]:
     if not _is_text(schema):
         definitions = {name: tool.parameters[name] for name in ("$defs", "definitions") if name in tool.parameters}
@@ -168,11 +168,19 @@ def _value_rules(tool: Tool, key: str, schema: Any, prefix: str, tags: Tags, rul
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None:
         return "", "(" + " | ".join(map(literal, values)) + ")"
-    binding = sorted(_BINDING & set(schema))
-    if binding:
-        raise InvalidSchemaError(
-            f"the JSON schema cannot be followed: schema.properties.{key}.{binding[0]} cannot be enforced"
-            " where this model writes arguments as plain text",
-            param="tools",
-        )
-    return "", '([^<] | "<" [^/])*'
+    # What JSON cannot follow is refused there, with its reason.
+    rules_for(schema, prefix)
+    if pattern := FORMATS.get(schema.get("format", "")):
+        return "", regex_grammar(pattern)
+    if "pattern" in schema:
+        text = regex_grammar(schema["pattern"], whole=False)
+        if any(re.match(characters, "<") for characters in re.findall(r"\[(?:[^\]\\]|\\.)*\]", text)):
+            raise InvalidSchemaError(
+                f"the JSON schema cannot be followed: schema.properties.{key}.pattern allows '<', which ends a text"
+                " where this model writes arguments between tags",
+                param="tools",
+            )
+        return "", text
+    if "minLength" in schema or "maxLength" in schema:
+        return "", f"[^<]{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}"
+    return "", f'([^<] | "<"+ ([^/<] | "/" [^{tags.value_end[2]}<]))*'

@@ -57,8 +57,9 @@ class Tags:
     def grammar_before(self, root: str, opened: bool) -> str:
         """The rules of an answer that may think (or must, where the prompt began it) before `root`."""
         first, second, third = list(self.close[:3])
-        inner = f"[^{_in_set(first)}] | {literal(first)} [^{_in_set(second + first)}]"
-        inner += f" | {literal(first + second)} [^{_in_set(third + first)}]"
+        start, border = _in_set(first), _in_set(second + first)
+        after = f"[^{border}] | {literal(second)} [^{_in_set(third + first)}]"
+        inner = f"[^{start}] | {literal(first)}+ ({after})"
         thought = f"thought ::= ({inner})* {literal(self.close)} [ \\n]{{0,3}}"
         before = "thought" if opened else f'("\\n"? {literal(self.open)} thought)?'
         return f"{thought}\nroot ::= {before} {root}"

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from backends.llama.answer import Answer
 from backends.llama.dialect import dialect_of
-from backends.llama.harmony import HarmonyReader
+from backends.llama.harmony import HarmonyReader, grammar_before
 from backends.llama.thinking import Sections, Tags, ThinkReader, tags_of
 from backends.llama.tools import NO_TOOLS, Text, Thought
 from tests.backends.harness import ids_of, text_of
+from tests.backends.llama.gbnf import matches
 
 THINK = Tags("<think>", "</think>")
 END = 0
@@ -81,6 +82,25 @@ def test_a_prompt_may_end_inside_the_thinking() -> None:
     assert dialect.voice("<|im_start|>assistant\n<think>\n", NO_TOOLS).opened
     assert not dialect.voice("<think>\n\n</think>\n\n", NO_TOOLS).opened
     assert dialect_of("<think>", None, separate=False).voice("<think>", NO_TOOLS).sections() is None
+
+
+def test_under_a_constraint_thinking_is_free_and_the_answer_is_bound() -> None:
+    for opened, begins in ((True, ""), (False, "<think>")):
+        grammar = 'answer ::= "yes"\n' + THINK.grammar_before("answer", opened)
+
+        assert matches(grammar, begins + "a << b, <b>x</b>\n</think>\n\nyes")
+        assert not matches(grammar, begins + "hm</think>no")
+        assert not matches(grammar, begins + "a</think>b</think>yes")
+        assert matches(grammar, "yes") == (not opened)
+
+
+def test_under_a_constraint_only_the_final_channel_is_bound() -> None:
+    grammar = 'answer ::= "yes"\n' + grammar_before("answer")
+    final = "<|channel|>final<|message|>yes"
+
+    assert matches(grammar, final)
+    assert matches(grammar, f"<|channel|>analysis<|message|>a << b<|end|><|start|>assistant{final}")
+    assert not matches(grammar, "yes")
 
 
 def test_stop_strings_are_of_the_answer_and_every_token_is_accounted_for() -> None:

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.errors import InvalidSchemaError
 from backends.llama.constraints import rules_of_schema
 from backends.llama.harmony import HarmonyReader
 from backends.llama.tool_formats import FORMATS, tool_format_of
 from backends.llama.tools import CallArguments, CallBegun, Text, Tool
+from tests.backends.llama.gbnf import matches
 
 WEATHER = Tool(
     "weather",
@@ -283,6 +285,64 @@ def test_arguments_stream_before_the_call_is_complete(name: str) -> None:
 )
 def test_a_template_tells_the_format(template: str, name: str) -> None:
     assert tool_format_of(template) == name
+
+
+TAGGED = Tool(
+    "note",
+    {
+        "type": "object",
+        "properties": {
+            "day": {"type": "string", "format": "date"},
+            "code": {"type": "string", "pattern": "^[a-z]{2}$"},
+            "text": {"type": "string", "maxLength": 3},
+            "size": {"enum": ["S", "L"]},
+            "count": {"type": "integer", "minimum": 1},
+        },
+        "required": ["day", "count"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fits"),
+    [
+        pytest.param({"day": "2026-11-23", "count": "5"}, True, id="what is required"),
+        pytest.param({"day": "2026-11-23", "code": "ab", "text": "a b", "size": "L", "count": "5"}, True, id="all"),
+        pytest.param({"day": "tomorrow", "count": "5"}, False, id="a wrong format"),
+        pytest.param({"day": "2026-11-23", "code": "abc", "count": "5"}, False, id="a wrong pattern"),
+        pytest.param({"day": "2026-11-23", "text": "abcd", "count": "5"}, False, id="too long"),
+        pytest.param({"day": "2026-11-23", "size": "M", "count": "5"}, False, id="another value"),
+        pytest.param({"day": "2026-11-23", "count": "0"}, False, id="too few"),
+        pytest.param({"day": "2026-11-23"}, False, id="one missing"),
+    ],
+)
+def test_arguments_between_tags_fit_the_tools_schema(parameters: dict[str, str], fits: bool) -> None:
+    coder = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in parameters.items())
+    glm = "".join(f"<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n" for key, value in parameters.items())
+    written = {
+        "qwen3_coder": f"<tool_call>\n<function=note>\n{coder}</function>\n</tool_call>",
+        "glm": f"<tool_call>note\n{glm}</tool_call>",
+    }
+
+    for name, text in written.items():
+        assert matches(FORMATS[name].grammar([TAGGED], True, rules_of_schema), text) == fits
+
+
+def test_code_may_stand_between_tags_but_not_their_end() -> None:
+    grammar = FORMATS["qwen3_coder"].grammar([WEATHER], False, rules_of_schema)
+    call = "<tool_call>\n<function=weather>\n<parameter=city>\n{}\n</parameter>\n</function>\n</tool_call>"
+
+    for code in ("if a < b: <b>x</b>", "a << b", ""):
+        assert matches(grammar, call.format(code))
+        assert read("qwen3_coder", [call.format(code)])[1] == [("weather", json.dumps({"city": code}))]
+    assert not matches(grammar, call.format("</parameter>\n</function>"))
+
+
+def test_a_pattern_that_reaches_into_the_tags_is_refused() -> None:
+    tool = Tool("note", {"properties": {"a": {"type": "string", "pattern": "^.$"}}})
+
+    with pytest.raises(InvalidSchemaError, match="allows '<'"):
+        FORMATS["glm"].grammar([tool], True, rules_of_schema)
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

@@ -66,7 +66,7 @@ class Gate:
         if origin is not None and not self.allows_origin(origin.decode("latin-1"), host):
             raise ForbiddenError(
                 f"Web pages from {origin.decode('latin-1')[:100]!r} may not use this node. "
-                "Add the origin to allowed_origins if they should."
+                "Start the node with --allow-origin and this origin if they should."
             )
         if self.exposure is Exposure.KEY and path not in KEYLESS_PATHS:
             self._check_key(head)

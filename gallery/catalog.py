@@ -182,6 +182,8 @@ class Catalog:
         header = None
         if path is not None:
             self._look_for(path)
+            if entry.path is not None and not path.exists() and described_in.suffix.lower() in CARD_SUFFIXES:
+                raise CardError(described_in, f"its path {entry.path} is missing")
             check_parts(path)
             if path.suffix.lower() == SUFFIX:
                 header = self._header(path)

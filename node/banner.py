@@ -6,8 +6,9 @@ from rich.markup import escape
 from gallery.catalog import Catalog
 from mesh.mesh import Mesh
 from node.config import NodeConfig
+from node.lan import lan_address
 from node.paths import DataFolder
-from node.program import program
+from node.program import data_flag, program
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -16,13 +17,15 @@ def show(
     config: NodeConfig, folder: DataFolder, api_url: str, mesh: Mesh, catalog: Catalog, new_token: str | None
 ) -> None:
     """Prints it; the token only if it was made just now."""
+    show_token = f"{program()} token show{data_flag(folder.root)}"
+    peer = "" if config.mdns else f" --peer {lan_address()}:{mesh.port}"
     is_local = config.host in ("127.0.0.1", "localhost", "::1")
     access = (
         "programs on this machine, no key"
         if is_local
         else "anyone, no key (--open)"
         if config.open
-        else "with the mesh's key ('shoal token show')"
+        else f"with the mesh's key: '{show_token}' prints it"
     )
     names = ", ".join(card.name for card in catalog.cards())
     lines = [
@@ -35,9 +38,9 @@ def show(
         lines += [
             "",
             "This node made a new mesh. To join from another machine on this network:",
-            f"  [bold]{program()} up --token {new_token}[/]",
-            f"The token is kept here, and shown again only by '{program()} token show'.",
+            f"  [bold]{program()} up --token {new_token}{peer}[/]",
+            f"The token is kept here, and shown again only by '{show_token}'.",
         ]
     elif len(mesh.view().members) == 1 and not config.peer:
-        lines.append(f"  join    another machine: '{program()} token show' prints the command")
+        lines.append(f"  join    another machine: '{show_token}' prints the command")
     console.print("\n".join(lines))

@@ -143,6 +143,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
 @option("--model", multiple=True, metavar="NAME", help="Load this model at start.")
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
+@option("--allow-origin", multiple=True, metavar="URL", help="A web page elsewhere that may use this node.")
 @option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
 @option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")
 @option(
@@ -177,7 +178,7 @@ def up(config: Path | None, **settings: Any) -> None:
     find each other on the local network; any of them answers for all.
 
     \b
-    shoal up                                   this machine only; API on 127.0.0.1:8080
+    shoal up                                   API for programs on this machine, 127.0.0.1:8080
     shoal up --host 0.0.0.0                    clients elsewhere too, with the mesh's key
     shoal up --token T --peer 10.0.0.5:4001    join where multicast does not reach
     shoal up --model minnow                    and load a model at once
@@ -346,10 +347,12 @@ def token() -> None:
 @click.option("--force", is_flag=True, help="Replace the token there is; this node leaves its mesh.")
 def token_new(data: Path, force: bool) -> None:
     """Make a new token and keep it in the data folder."""
+    from node.program import data_flag, program
     from node.token_store import new_token
 
     new_token(DataFolder(data), replace=force)
-    console.print(f"A new token is in {DataFolder(data).token}. See it with: shoal token show", markup=False)
+    told = f"A new token is in {DataFolder(data).token}. See it with: {program()} token show{data_flag(data)}"
+    console.print(told, markup=False)
 
 
 @token.command("show")

@@ -68,6 +68,9 @@ class NodeConfig:
     open: bool = False
     """Ask no key even where the API is reachable from other machines."""
 
+    allow_origin: tuple[str, ...] = ()
+    """Web pages that may use this node from a browser, as origins like `https://chat.example`."""
+
     load_wait: float = 120.0
     """How long a request waits for its model to load before it is told 503."""
 
@@ -129,6 +132,22 @@ def unknown_key(key: str, known: Collection[str], where: str) -> ConfigError:
     return ConfigError(f"{where}: unknown setting {key!r}", hint=hint)
 
 
+def _wanted(key: str, value: object) -> str:
+    """What a setting should have been, or ""."""
+    match str(NodeConfig.__annotations__.get(key, "")):
+        case kind if "tuple" in kind:
+            is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            return "" if is_list else "a list of texts"
+        case kind if "bool" in kind:
+            return "" if isinstance(value, bool) else "true or false"
+        case kind if "int" in kind:
+            return "" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+        case kind if "float" in kind:
+            return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+        case _:
+            return "" if isinstance(value, str) else "a text"
+
+
 def read_config_file(path: Path, known: Collection[str] = SETTINGS) -> Mapping[str, Any]:
     """The settings of a TOML file.
 
@@ -144,6 +163,6 @@ def read_config_file(path: Path, known: Collection[str] = SETTINGS) -> Mapping[s
     for key, value in settings.items():
         if key not in known:
             raise unknown_key(key, known, str(path))
-        if isinstance(value, dict):
-            raise ConfigError(f"{path}: {key} must be a plain value, not a table")
+        if wanted := _wanted(key, value):
+            raise ConfigError(f"{path}: {key} must be {wanted}, not {value!r}")
     return settings

@@ -25,6 +25,7 @@ from rich.console import Console
 from mesh.token import new_token
 from node.client import NodeClient
 from node.errors import CommandError, NodeError
+from node.lan import lan_address
 from node.paths import DataFolder, write_private
 from node.program import program
 from node.status import render
@@ -216,7 +217,7 @@ Python (pip install openai):
       print(chunk.choices[0].delta.content or "", end="")
 
 Join from another machine on this network:
-  {shoal} up --token {token} --peer {_lan_address()}:{port}
+  {shoal} up --token {token} --peer {lan_address()}:{port}
 
 Look at it from another terminal:
   {shoal} status --api {api}
@@ -272,13 +273,3 @@ def _free_ports(count: int, first: int) -> list[int]:
                 pass
         port += 1
     return free
-
-
-def _lan_address() -> str:
-    """This machine's address as others on the network see it; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "THIS-MACHINE"

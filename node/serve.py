@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -38,6 +37,7 @@ from node.background import Background
 from node.config import NodeConfig
 from node.dispatch import Dispatcher
 from node.errors import StartError
+from node.lan import lan_address
 from node.lifecycle import LifecycleConfig
 from node.local_models import LocalModels
 from node.metrics import NodeCollector
@@ -45,7 +45,7 @@ from node.parent import exit_with_parent
 from node.paths import DataFolder, write_private
 from node.serving import PeerService
 from node.supervisor import Supervisor
-from node.token_store import settle_token
+from node.token_store import keep_token, settle_token
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         for model in config.model:
             background.start(local.load(model), f"--model {model}")
 
+        # Not before: a token that was stored by a start that failed would never have been shown.
+        keep_token(folder, token)
         banner.show(config, folder, api_url, mesh, catalog, token if is_new_token else None)
         stack.callback(folder.running.unlink, missing_ok=True)
         write_private(
@@ -165,6 +167,7 @@ async def _start_api(
         open=config.open,
         api_key=keys.api_key,
         node_name=config.name,
+        allowed_origins=config.allow_origin,
         max_body_bytes=config.max_body,
     )
     server = ApiServer(create_app(dispatcher, api_config, registry))
@@ -193,16 +196,6 @@ def _url_for_peers(config: NodeConfig, port: int) -> str:
     if config.host not in ("0.0.0.0", "::", ""):
         return _api_url(config, port)
     return f"http://{lan_address()}:{port}"
-
-
-def lan_address() -> str:
-    """This machine's address as others on the network see it; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
 
 
 @contextmanager

@@ -33,9 +33,7 @@ def new_token(folder: DataFolder, *, replace: bool = False) -> str:
 
 
 def settle_token(config: NodeConfig, folder: DataFolder) -> tuple[str, bool]:
-    """The token this node uses, and whether it was made just now.
-
-    One that is given (`--token`, `--token-file`) is stored, so that the next start needs none.
+    """The token this node uses, and whether it was made just now. `keep_token` stores it.
 
     Raises:
         ConfigError: both were given, or the token is unreadable or too weak.
@@ -43,14 +41,25 @@ def settle_token(config: NodeConfig, folder: DataFolder) -> tuple[str, bool]:
     given = _given(config)
     if given is None:
         stored = stored_token(folder)
-        return (stored, False) if stored is not None else (new_token(folder), True)
+        return (stored, False) if stored is not None else (tokens.new_token(), True)
     try:
         tokens.MeshKeys.from_token(given)
     except TokenError as error:
-        raise ConfigError(str(error), hint="make a good one with 'shoal token new'") from error
-    if stored_token(folder) != given:
-        write_private(folder.token, given + "\n")
+        # Who joins has a token already: another new one would make another mesh.
+        is_damaged = given.startswith(tokens.PREFIX)
+        again = "copy it again: 'shoal token show' on the other machine prints it"
+        raise ConfigError(str(error), hint=again if is_damaged else "'shoal token new' makes a good one") from error
     return given, False
+
+
+def keep_token(folder: DataFolder, token: str) -> None:
+    """Stores the token of a node that has started, so that its next start needs none.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    if stored_token(folder) != token:
+        write_private(folder.token, token + "\n")
 
 
 def _given(config: NodeConfig) -> str | None:

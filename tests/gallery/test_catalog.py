@@ -160,7 +160,8 @@ def test_a_card_may_point_at_weights_elsewhere(models: Path, tmp_path: Path) -> 
 def test_weights_elsewhere_are_watched_too(models: Path, tmp_path: Path) -> None:
     (models / "mine.yaml").write_text(f"path: {tmp_path}/later.gguf\n")
     catalog = catalog_of(models)
-    assert "later.gguf: is missing" in catalog.problems[0]
+    assert "mine.yaml: its path" in catalog.problems[0]
+    assert "later.gguf is missing" in catalog.problems[0]
 
     (tmp_path / "later.gguf").write_bytes(gguf(CHAT))
 

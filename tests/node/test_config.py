@@ -37,6 +37,25 @@ def test_a_misspelt_key_in_the_file_is_refused_with_a_suggestion(tmp_path: Path)
     assert "mesh_port" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('port = "x"', "port must be a whole number, not 'x'"),
+        ("port = true", "port must be a whole number, not True"),
+        ('peer = "a:1"', "peer must be a list of texts, not 'a:1'"),
+        ("open = 1", "open must be true or false, not 1"),
+        ("name = 7", "name must be a text, not 7"),
+        ("grace = 'x'", "grace must be a number, not 'x'"),
+        ("[name]", "name must be a text"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_the_file_and_the_key(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config_file(write(tmp_path, line))
+
+    assert str(caught.value).startswith(f"{tmp_path}/shoal.toml: {said}")
+
+
 def test_a_broken_file_is_refused_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 1"):
         read_config_file(write(tmp_path, "port = = 3\n"))

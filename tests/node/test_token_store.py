@@ -9,12 +9,28 @@ from node.cli import main
 from node.config import NodeConfig
 from node.errors import ConfigError
 from node.paths import DataFolder
-from node.token_store import settle_token
+from node.token_store import keep_token, settle_token
 
 
 def settle(tmp_path: Path, **settings: object) -> tuple[str, bool]:
+    """A start that works."""
     config = NodeConfig(data=tmp_path, **settings)  # type: ignore[arg-type]
-    return settle_token(config, DataFolder(tmp_path))
+    token, is_new = settle_token(config, DataFolder(tmp_path))
+    keep_token(DataFolder(tmp_path), token)
+    return token, is_new
+
+
+def test_a_start_that_fails_stores_no_token_that_nobody_was_shown(tmp_path: Path) -> None:
+    settle_token(NodeConfig(data=tmp_path), DataFolder(tmp_path))
+
+    assert not (tmp_path / "token").exists()
+
+
+def test_a_token_with_a_typing_error_is_to_be_copied_again(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settle(tmp_path, token="shoal-abcdefghijklmnopqrstuvwxyz234567")
+
+    assert "copy it again" in caught.value.hint
 
 
 def test_the_first_start_makes_a_token_that_only_its_user_can_read(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Which configured and discovered addresses to dial, and when: the decisions only.
 
 Members that we know already are redialled by `mesh.gossip`. This book is for addresses that
-somebody gave us: on the command line (kept for ever) or by mDNS (given up after a while, since it
-will be announced again). An address is left alone while the node it led to is connected.
+somebody gave us: on the command line (kept for ever) or by mDNS (kept for as long as it is announced
+there, and then given up after a while). An address is left alone while the node it led to is connected.
 """
 
 import random
@@ -24,16 +24,25 @@ MOST_ENTRIES = 256
 """mDNS may announce anything; no more than this is tried."""
 
 GIVE_UP_AFTER = 5
-"""Failures in a row until an address that was only discovered is dropped."""
+"""Failures in a row until an address is dropped that mDNS does not list any more; until a listed one
+makes room for another, when the book is full."""
+
+UNREACHED_AFTER = 2
+"""Failures in a row until a node counts as one that cannot be reached: the first may be its start."""
 
 
 @dataclass(slots=True)
 class _Entry:
     addresses: tuple[Address, ...]
     is_kept: bool
+    is_listed: bool
+    """mDNS announces it now."""
     next_at: float
     pause: float = 0.0
     failures: int = 0
+    failing_since: float = 0.0
+    problem: str = ""
+    """Why it could not be reached the last time; "" if somebody answered."""
     leads_to: NodeId | None = None
     is_dialling: bool = False
 
@@ -46,6 +55,18 @@ class Target:
     addresses: tuple[Address, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """A node that is announced on this network, and cannot be reached."""
+
+    node_id: NodeId
+    address: Address
+    seconds: float
+    """Since the first failure in a row."""
+    attempts: int
+    problem: str
+
+
 class DialBook:
     """Everything we were told to connect to."""
 
@@ -54,18 +75,37 @@ class DialBook:
         self._entries: dict[str, _Entry] = {}
 
     def add(self, addresses: tuple[Address, ...], now: float, *, is_kept: bool) -> None:
-        """Dial these addresses of one node, from now on."""
+        """Dial these addresses of one node, from now on. Not `is_kept`: mDNS lists them."""
         key = _key(addresses)
         entry = self._entries.get(key)
         if entry is None:
-            if len(self._entries) >= MOST_ENTRIES and not is_kept:
+            if not is_kept and len(self._entries) >= MOST_ENTRIES and not self._make_room():
                 return
-            entry = self._entries[key] = _Entry(addresses, is_kept, now, leads_to=addresses[0].node_id)
+            entry = self._entries[key] = _Entry(
+                addresses, is_kept, is_listed=not is_kept, next_at=now, leads_to=addresses[0].node_id
+            )
         entry.is_kept = entry.is_kept or is_kept
+        entry.is_listed = entry.is_listed or not is_kept
         if entry.addresses != addresses:
             entry.addresses = addresses
             entry.next_at = now
             entry.pause = 0.0
+
+    def unlisted(self, node_id: NodeId) -> None:
+        """mDNS does not announce this node any more: a few more attempts are enough."""
+        entry = self._entries.get(node_id)
+        if entry is not None:
+            entry.is_listed = False
+            entry.failures = 0
+
+    def _make_room(self) -> bool:
+        """Drop the discovered entry that failed most, if it would be given up anyway but for being listed."""
+        idle = [(e.failures, key) for key, e in self._entries.items() if not e.is_kept and not e.is_dialling]
+        failures, key = max(idle, default=(0, ""))
+        if failures < GIVE_UP_AFTER:
+            return False
+        del self._entries[key]
+        return True
 
     def due(self, now: float, linked: Collection[NodeId]) -> list[Target]:
         """What to dial now. Each comes back with `succeeded`, `failed` or `refused`."""
@@ -91,21 +131,33 @@ class DialBook:
         """The address is our own."""
         self._entries.pop(key, None)
 
-    def failed(self, key: str, now: float) -> None:
+    def failed(self, key: str, now: float, problem: str = "") -> None:
         """Nobody answered there."""
-        self._put_off(key, now, FIRST_PAUSE, LONGEST_PAUSE)
+        self._put_off(key, now, FIRST_PAUSE, LONGEST_PAUSE, problem)
 
     def refused(self, key: str, now: float) -> None:
         """Somebody answered who is not one of us."""
-        self._put_off(key, now, REFUSED_PAUSE, REFUSED_PAUSE)
+        self._put_off(key, now, REFUSED_PAUSE, REFUSED_PAUSE, "")
 
-    def _put_off(self, key: str, now: float, first: float, most: float) -> None:
+    def unreached(self, now: float, linked: Collection[NodeId]) -> tuple[Unreached, ...]:
+        """Nodes that mDNS lists and that cannot be reached."""
+        return tuple(
+            Unreached(entry.leads_to, entry.addresses[0], now - entry.failing_since, entry.failures, entry.problem)
+            for entry in self._entries.values()
+            if entry.is_listed and entry.problem and entry.failures >= UNREACHED_AFTER
+            if entry.leads_to is not None and entry.leads_to not in linked
+        )
+
+    def _put_off(self, key: str, now: float, first: float, most: float, problem: str) -> None:
         entry = self._entries.get(key)
         if entry is None:
             return
         entry.is_dialling = False
+        if not entry.failures:
+            entry.failing_since = now
         entry.failures += 1
-        if not entry.is_kept and entry.failures >= GIVE_UP_AFTER:
+        entry.problem = problem
+        if not entry.is_kept and not entry.is_listed and entry.failures >= GIVE_UP_AFTER:
             del self._entries[key]
             return
         entry.pause = min(max(entry.pause * 2, first), most)

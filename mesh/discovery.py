@@ -1,7 +1,8 @@
 """Find the others on this network by mDNS, and let them find us. asyncio, by zeroconf.
 
     announce  RANDOM-NAME._p2p._udp.local   TXT: our addresses and the mesh's fingerprint
-    browse    _p2p._udp.local               every new announcement goes to `on_heard`
+    browse    _p2p._udp.local               every new announcement goes to `on_heard`,
+                                            a node that is listed no more to `on_gone`
 
 A network without multicast is not an error: it is said once, looked at again from time to time, and
 `--peer` does the rest. Nothing heard here is believed beyond being worth a connection attempt.
@@ -21,8 +22,10 @@ from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from mesh.addresses import is_loopback, parse_address
+from mesh.announced import Announced
 from mesh.interfaces import check_multicast
 from mesh.mdns_text import Heard, read_text, write_text
+from mesh.types import NodeId
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,9 @@ LOOKUP_TIMEOUT = 3000
 """Milliseconds for an announcement's TXT record, if it did not come with it."""
 
 LOOKUPS_AT_ONCE = 8
-MOST_NAMES = 512
-"""Announcements looked at; a network full of invented ones costs us no more."""
+
+LOOK_AGAIN = 10.0
+"""Seconds until an announcement is asked for again whose text did not arrive: the network may mend."""
 
 FAREWELL = 0.5
 """Seconds for taking our announcement back."""
@@ -52,21 +56,25 @@ class MdnsState:
     heard_self: bool = False
     """Our own announcement came back: multicast works at least on this machine."""
     heard_others: int = 0
+    """Other nodes of our mesh that are announced now."""
+    heard_strangers: int = 0
+    """Nodes of other meshes."""
 
 
 class Discovery:
     """Announces one node and browses for others, until cancelled."""
 
-    def __init__(self, fingerprint: str, on_heard: Callable[[Heard], None]) -> None:
+    def __init__(self, fingerprint: str, on_heard: Callable[[Heard], None], on_gone: Callable[[NodeId], None]) -> None:
         self.state = MdnsState(enabled=True)
         self._fingerprint = fingerprint
         self._on_heard = on_heard
+        self._on_gone = on_gone
         # Random, as the specification asks: a name must not identify the peer across networks.
         alphabet = string.ascii_lowercase + string.digits
         self._peer_name = "".join(secrets.choice(alphabet) for _ in range(32))
         self._addresses: tuple[str, ...] = ()
         self._changed = asyncio.Event()
-        self._names: set[str] = set()
+        self._announced = Announced()
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -74,6 +82,10 @@ class Discovery:
         """Announce these multiaddrs from now on."""
         self._addresses = addresses
         self._changed.set()
+
+    def strangers(self) -> list[Heard]:
+        """Nodes of other meshes that are announced now."""
+        return [heard for heard in self._announced.nodes() if heard.fingerprint != self._fingerprint]
 
     async def run(self) -> None:
         """Announce and browse until cancelled."""
@@ -120,6 +132,10 @@ class Discovery:
         finally:
             for task in list(self._tasks):
                 task.cancel()
+            # Whoever is still there is heard again by whatever listens next.
+            for node_id in self._announced.clear():
+                self._on_gone(node_id)
+            self._count()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL):
                     await zeroconf.async_unregister_all_services()
@@ -139,29 +155,41 @@ class Discovery:
 
     # Called by zeroconf with keyword arguments of these names.
     def _on_service(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        if state_change is ServiceStateChange.Removed:
-            self._names.discard(name)
-            return
         if name.startswith(f"{self._peer_name}."):
             self.state.heard_self = True
-            return
-        if len(self._names) >= MOST_NAMES:
-            return
-        self._names.add(name)
-        self._spawn(self._look_up(zeroconf, name))
+        elif state_change is ServiceStateChange.Removed:
+            if (gone := self._announced.removed(name)) is not None:
+                self._on_gone(gone)
+            self._count()
+        elif self._announced.add(name):
+            self._spawn(self._look_up(zeroconf, name))
 
     async def _look_up(self, zeroconf: Zeroconf, name: str) -> None:
+        while (text := await self._text_of(zeroconf, name)) is None:
+            await asyncio.sleep(LOOK_AGAIN)
+            if name not in self._announced:
+                return
+        heard = read_text(text)
+        if heard is not None and name in self._announced:
+            self._announced.heard(name, heard)
+            self._count()
+            self._on_heard(heard)
+
+    async def _text_of(self, zeroconf: Zeroconf, name: str) -> bytes | None:
+        """What an announcement says; None if it did not arrive."""
         async with self._lookups:
             info = AsyncServiceInfo(SERVICE, name)
             try:
                 found = await info.async_request(zeroconf, LOOKUP_TIMEOUT)
             except (OSError, ZeroconfError) as error:
                 log.debug("cannot look up %s: %s", name, error)
-                return
-        heard = read_text(info.text or b"") if found or info.text else None
-        if heard is not None:
-            self.state.heard_others += 1
-            self._on_heard(heard)
+                return None
+        return (info.text or b"") if found or info.text else None
+
+    def _count(self) -> None:
+        strangers = len(self.strangers())
+        self.state.heard_strangers = strangers
+        self.state.heard_others = len(self._announced.nodes()) - strangers
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

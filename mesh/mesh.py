@@ -75,7 +75,7 @@ class Mesh:
         self._view = core.view
         self._fingerprint = keys.fingerprint
         self._own_hosts = frozenset(local_hosts())
-        self._discovery = Discovery(keys.fingerprint, self._on_heard)
+        self._discovery = Discovery(keys.fingerprint, self._on_heard, self._on_gone)
         self._discovery.state.enabled = config.mdns
         self._service = MeshService(
             config,
@@ -281,6 +281,9 @@ class Mesh:
         else:
             addresses = in_dialling_order(map(str, heard.addresses), self._own_hosts)
             self._bridge.post(partial(self._service.dial, tuple(addresses), is_kept=False))
+
+    def _on_gone(self, node_id: NodeId) -> None:
+        self._bridge.post(self._service.not_announced, node_id)
 
     # ------------------------------------------------------------ calls
 

@@ -173,6 +173,10 @@ class MeshService:
         self._book.add(addresses, trio.current_time(), is_kept=is_kept)
         self._wake_dialler.set()
 
+    def not_announced(self, peer: NodeId) -> None:
+        """mDNS does not list this node any more."""
+        self._book.unlisted(peer)
+
     def _spawn(self, function: Callable[..., object], *args: object) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(function, *args)  # type: ignore[arg-type]

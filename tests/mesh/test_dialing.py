@@ -55,12 +55,44 @@ def test_an_address_rests_while_its_node_is_connected(book: DialBook) -> None:
     assert book.due(100, {NodeId("somebody else")}) == [target]
 
 
-def test_a_discovered_address_is_given_up_a_typed_one_never(book: DialBook) -> None:
+def test_a_discovered_address_is_tried_for_as_long_as_it_is_announced(book: DialBook) -> None:
     book.add(HEARD, 0, is_kept=False)
-    assert len(attempts(book, 300)) == GIVE_UP_AFTER
+
+    times = attempts(book, 300)
+
+    assert len(times) > 20
+    assert 7 < times[-1] - times[-2] < 13
+
+
+def test_what_is_announced_no_more_is_given_up_a_typed_address_never(book: DialBook) -> None:
+    book.add(HEARD, 0, is_kept=False)
+    attempts(book, 300)
+    book.unlisted(ID)
+    assert len(attempts(book, 600)) == GIVE_UP_AFTER
 
     book.add(TYPED, 0, is_kept=True)
     assert len(attempts(book, 300)) > 20
+
+
+def test_an_announced_node_that_cannot_be_reached_is_known_with_the_reason(book: DialBook) -> None:
+    book.add(HEARD, 0, is_kept=False)
+    for now in (10.0, 12.0):
+        [target] = book.due(now, ())
+        assert book.unreached(now, ()) == ()
+        book.failed(target.key, now, "does not answer")
+
+    [unreached] = book.unreached(15, ())
+    assert (unreached.address, unreached.seconds, unreached.problem) == (HEARD[0], 5, "does not answer")
+    assert book.unreached(15, {ID}) == ()
+
+
+def test_one_of_another_mesh_can_be_reached(book: DialBook) -> None:
+    book.add(HEARD, 0, is_kept=False)
+    for now in (0, 40):
+        [target] = book.due(now, ())
+        book.refused(target.key, now)
+
+    assert book.unreached(50, ()) == ()
 
 
 def test_a_stranger_is_left_alone_for_a_while(book: DialBook) -> None:
@@ -96,3 +128,13 @@ def test_a_network_full_of_announcements_fills_the_book_only_so_far(book: DialBo
         book.add((Address(f"10.0.{i // 256}.{i % 256}", 1),), 0, is_kept=False)
 
     assert len(book.due(0, ())) == MOST_ENTRIES
+
+
+def test_in_a_full_book_the_address_that_failed_most_makes_room(book: DialBook) -> None:
+    for i in range(MOST_ENTRIES):
+        book.add((Address(f"10.0.{i // 256}.{i % 256}", 1),), 0, is_kept=False)
+    attempts(book, 60)
+
+    book.add(HEARD, 60, is_kept=False)
+
+    assert HEARD in [target.addresses for target in book.due(60, ())]

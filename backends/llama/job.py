@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.engine import Replies
-from backends.errors import ContextLengthError, InvalidValueError, UnsupportedError
+from backends.errors import (
+    ContextLengthError,
+    InvalidGrammarError,
+    InvalidSchemaError,
+    InvalidValueError,
+    RequestError,
+    UnsupportedError,
+)
 from backends.llama.answer import Answer
 from backends.llama.constraints import grammar_of, rules_of_schema
 from backends.llama.dialect import PLAIN_VOICE, Dialect, Voice
@@ -121,6 +128,9 @@ class JobMaker:
         try:
             for index in range(count):
                 job.choices.append(self._choice(job, index, request, voice, grammar, room))
+        except InvalidGrammarError as exc:
+            job.close()
+            raise _of_what_was_asked(request, exc) from exc
         except BaseException:
             job.close()
             raise
@@ -225,6 +235,18 @@ class JobMaker:
         if request.WhichOneof("input") == "prompt":
             return request.prompt
         return b"".join(self._model.piece(token) for token in prompt).decode(errors="replace")
+
+
+def _of_what_was_asked(request: pb.GenerateRequest, error: InvalidGrammarError) -> RequestError:
+    """A grammar of our own making that llama.cpp does not take: it was the schema that asked too much."""
+    kind = request.constraint.WhichOneof("kind")
+    if kind == "grammar":
+        return error
+    reason = "it repeats too much, or refers to itself without end"
+    if kind == "regex":
+        return InvalidGrammarError(f"the regular expression cannot be followed: {reason}", param="regex")
+    param = "response_format" if kind else "tools"
+    return InvalidSchemaError(f"the JSON schema cannot be followed: {reason}", param=param)
 
 
 def _check_counts(request: pb.GenerateRequest, slots: int) -> None:

@@ -493,6 +493,10 @@ REFUSALS = [
         "INVALID_ARGUMENT",
         "invalid_schema",
     ),
+    pytest.param(
+        user("x", constraint=pb.Constraint(json_schema='{"$ref": "#"}')), "INVALID_ARGUMENT", "invalid_schema"
+    ),
+    pytest.param(user("x", constraint=pb.Constraint(regex="(a{0,500}){0,20}")), "INVALID_ARGUMENT", "invalid_grammar"),
     pytest.param(user("x", constraint=pb.Constraint(regex="a(?=b)")), "INVALID_ARGUMENT", "invalid_grammar"),
     pytest.param(user("x", sampling=pb.Sampling(top_p=2)), "INVALID_ARGUMENT", "invalid_value"),
     pytest.param(user("x", sampling=pb.Sampling(mirostat=3)), "INVALID_ARGUMENT", "invalid_value"),

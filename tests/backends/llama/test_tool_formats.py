@@ -255,10 +255,8 @@ def test_an_answer_without_a_tools_name_stays_text(name: str, text: str) -> None
     assert read(name, list(text)) == (text, [])
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"gemma"}))  # Python source is read once it is complete.
 def test_arguments_stream_before_the_call_is_complete(name: str) -> None:
-    if name == "gemma":
-        pytest.skip("Python source is read once it is complete")
     text = next(str(case.values[1]) for case in CASES if case.values[0] == name)
     parser = parser_of(name)
     before = [part for character in text[:-2] for part in parser.feed(character)]

@@ -28,6 +28,7 @@ from mesh.calls import CallHandler, IncomingCall, RemoteReplies
 from mesh.codec import sign_record
 from mesh.config import MeshConfig
 from mesh.connection import Connection
+from mesh.dialing import Unreached
 from mesh.discovery import Discovery, MdnsState
 from mesh.errors import MeshError, RemoteCallError
 from mesh.forwarding import CallHeader
@@ -39,7 +40,7 @@ from mesh.mdns_text import Heard
 from mesh.membership import SESSION_BYTES
 from mesh.relay import Relay
 from mesh.service import MeshService
-from mesh.stats import Counters, MeshStats, Refusal, RefusalBook
+from mesh.stats import Counters, MeshStats, Refusal, RefusalBook, StateTimes
 from mesh.token import MeshKeys
 from mesh.types import Device, Member, MeshView, ModelRecord, NodeId, NodeRecord, NodeState
 
@@ -58,6 +59,7 @@ class Mesh:
         self._bridge = Bridge()
         self._counters = Counters()
         self._refusals = RefusalBook()
+        self._states = StateTimes()
         self._callbacks: list[Callable[[MeshView], None]] = []
         self._handlers: dict[ToTrio[bytes], asyncio.Task[None]] = {}
         self._calls: weakref.WeakSet[ToLoop[bytes]] = weakref.WeakSet()
@@ -222,6 +224,7 @@ class Mesh:
         own = replace(self._own, incarnation=known.incarnation, version=known.version)
         members[self.self_id] = Member(own, NodeState.ALIVE)
         self._view = MeshView(self.self_id, MappingProxyType(members))
+        self._states.look(self._view, time.monotonic())
         for callback in self._callbacks:
             try:
                 callback(self._view)
@@ -266,7 +269,26 @@ class Mesh:
 
     def refusals(self) -> Sequence[Refusal]:
         """Those who are not of this mesh, the latest last: for `shoal doctor`."""
-        return self._refusals.all()
+        now = time.time()
+        refused = self._refusals.recent(now)
+        met = {(refusal.host, refusal.port) for refusal in refused}
+        reason = "does not share our token (seen by mDNS)"
+        heard = dict.fromkeys((h.addresses[0].host, h.addresses[0].port) for h in self._discovery.strangers())
+        others = [
+            Refusal(host, port, reason, now, is_heard_only=True)
+            for host, port in heard
+            if (host, port) not in met and (host, None) not in met
+        ]
+        return [*others, *refused]
+
+    def unreached(self) -> Sequence[Unreached]:
+        """Nodes of this mesh that announce themselves by mDNS, were never met, and cannot be reached."""
+        known = self._view.members
+        return [node for node in self._service.unreached if node.node_id not in known]
+
+    def state_seconds(self) -> dict[NodeId, float]:
+        """For how long each node has been in its state, as seen from here."""
+        return self._states.seconds(time.monotonic())
 
     def mdns(self) -> MdnsState:
         """How finding others on this network is doing: for `shoal doctor`."""
@@ -275,10 +297,7 @@ class Mesh:
     def _on_heard(self, heard: Heard) -> None:
         if heard.node_id == self.self_id:
             return
-        if heard.fingerprint != self._fingerprint:
-            shown = f"{heard.addresses[0].host}:{heard.addresses[0].port}"
-            self._refusals.add(shown, "does not share our token (seen by mDNS)", time.time())
-        else:
+        if heard.fingerprint == self._fingerprint:
             addresses = in_dialling_order(map(str, heard.addresses), self._own_hosts)
             self._bridge.post(partial(self._service.dial, tuple(addresses), is_kept=False))
 

@@ -18,7 +18,7 @@ from mesh.addresses import Address, in_dialling_order
 from mesh.codec import Message
 from mesh.config import MeshConfig
 from mesh.connection import Connection, ServeCall
-from mesh.dialing import DialBook, Target
+from mesh.dialing import DialBook, Target, Unreached
 from mesh.errors import AddressInUseError, MeshError, OversizedError, PeerRefusedError, WireError
 from mesh.gossip import Action, Dial, Disconnect, GossipCore, Send
 from mesh.libp2p_host import ForeignNetworkError, Libp2pHost, SecureConnection
@@ -73,6 +73,7 @@ class MeshService:
         self.core = core
         self.connections: dict[NodeId, Connection] = {}
         self.port = 0
+        self.unreached: tuple[Unreached, ...] = ()
         self._config = config
         self._host = host
         self._membership_key = membership_key
@@ -192,6 +193,7 @@ class MeshService:
         while True:
             for target in self._book.due(trio.current_time(), self.core.linked):
                 self._spawn(self._dial_target, target)
+            self.unreached = self._book.unreached(trio.current_time(), self.core.linked)
             self._wake_dialler = trio.Event()
             with trio.move_on_after(0.5):
                 await self._wake_dialler.wait()
@@ -216,8 +218,10 @@ class MeshService:
             peer = await self._dial(target.addresses, expected)
         except Unreachable as error:
             log.debug("cannot reach %s: %s", target.addresses[0], error)
-            report = self._book.refused if error.is_stranger else self._book.failed
-            report(target.key, trio.current_time())
+            if error.is_stranger:
+                self._book.refused(target.key, trio.current_time())
+            else:
+                self._book.failed(target.key, trio.current_time(), str(error))
         else:
             if peer == self.core.self_id:
                 self._book.led_home(target.key)
@@ -239,7 +243,8 @@ class MeshService:
         try:
             await self._nursery.start(self._carry, secure)
         except PeerRefusedError as error:
-            self._refuse(_shown(secure.address), error.reason)
+            host, port = secure.address or ("unknown", None)
+            self._refuse(host, port, error.reason)
             raise Unreachable(str(error), is_refused=False, is_stranger=True) from error
         except (MeshError, trio.TooSlowError) as error:
             raise Unreachable(str(error), is_refused=False) from error
@@ -280,23 +285,24 @@ class MeshService:
         if found:
             return found[0]
         raise Unreachable(
-            "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors))
-            or "no address that can be dialled",
+            "; ".join(dict.fromkeys(_told(error) for error in errors)) or "no address that can be dialled",
             is_refused=bool(errors) and all(isinstance(e, ConnectionRefusedError) for e in errors),
             is_stranger=any(isinstance(e, ForeignNetworkError) for e in errors),
         )
 
     async def _connect(self, address: Address, expected: NodeId | None) -> SecureConnection:
-        with trio.fail_after(self._config.connect_timeout):
-            try:
+        try:
+            with trio.fail_after(self._config.connect_timeout):
                 stream = await trio.open_tcp_stream(address.host, address.port)
-            except OSError as error:
-                raise _plain(error) from error
+        except trio.TooSlowError as error:
+            raise TimeoutError("does not answer") from error
+        except OSError as error:
+            raise _plain(error) from error
         try:
             with trio.fail_after(self._config.handshake_timeout):
                 return await self._host.secure_outbound(stream, expected)
         except ForeignNetworkError as error:
-            self._refuse(f"{address.host}:{address.port}", str(error))
+            self._refuse(address.host, address.port, str(error))
             await trio.aclose_forcefully(stream)
             raise
         except BaseException:
@@ -315,9 +321,9 @@ class MeshService:
                 secure = await self._host.secure_inbound(stream)
             await self._carry(secure)
         except ForeignNetworkError as error:
-            self._refuse(_host_of(stream), str(error))
+            self._refuse(_host_of(stream), None, str(error))
         except PeerRefusedError as error:
-            self._refuse(_host_of(stream), error.reason)
+            self._refuse(_host_of(stream), None, error.reason)
         except (MeshError, OSError, trio.TooSlowError) as error:
             self._counters.handshakes_failed += 1
             log.debug("a connection did not come about: %s", error)
@@ -344,10 +350,10 @@ class MeshService:
             finally:
                 self._handshakes.pop(scope, None)
 
-    def _refuse(self, address: str, reason: str) -> None:
+    def _refuse(self, host: str, port: int | None, reason: str) -> None:
         self._counters.peers_refused += 1
-        if self._refusals.add(address, reason, time.time()):
-            log.warning("refused %s: %s", address, reason)
+        if self._refusals.add(host, port, reason, time.time()):
+            log.warning("refused %s: %s", host if port is None else f"{host}:{port}", reason)
 
     # ------------------------------------------------------------ a connection's life
 
@@ -411,6 +417,8 @@ class MeshService:
                 return
             self._spawn(_close_later, old)
         self.connections[peer] = connection
+        if connection.address is not None:
+            self._refusals.admitted(connection.address[0])
         self.do(self.core.connected(peer, trio.current_time()))
 
     async def _gossip(self, connection: Connection) -> None:
@@ -442,15 +450,19 @@ async def _close_later(connection: Connection) -> None:
     connection.abort()
 
 
-def _shown(address: tuple[str, int] | None) -> str:
-    return "unknown" if address is None else f"{address[0]}:{address[1]}"
-
-
 def _host_of(stream: trio.SocketStream) -> str:
     try:
         return str(stream.socket.getpeername()[0])
     except OSError:
         return "unknown"
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return "takes connections, and says nothing"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return str(error) or type(error).__name__
 
 
 def _innermost(error: BaseException) -> BaseException:

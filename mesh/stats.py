@@ -4,6 +4,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mesh.types import MeshView, NodeId, NodeState
+
+REFUSAL_LASTS = 60.0
+"""Seconds. A stranger who still tries is refused anew within that time (see `mesh.dialing.REFUSED_PAUSE`)."""
+
 MOST_REFUSALS = 64
 """Remembered, the latest ones. Strangers must not fill our memory."""
 
@@ -69,12 +74,19 @@ class Counters:
 class Refusal:
     """Somebody who is not one of us."""
 
-    address: str
-    """As seen from here. Without a port where they called us: that one means nothing."""
+    host: str
+    port: int | None
+    """None where they called us: the port that they called from means nothing."""
     reason: str
     at: float
     """Unix seconds, the last time."""
     count: int = 1
+    is_heard_only: bool = False
+    """Announced by mDNS with another mesh's fingerprint; nobody has tried to connect."""
+
+    @property
+    def address(self) -> str:
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 class RefusalBook:
@@ -82,19 +94,48 @@ class RefusalBook:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[tuple[str, str], Refusal] = {}
+        self._entries: dict[tuple[str, int | None, str], Refusal] = {}
 
-    def add(self, address: str, reason: str, at: float) -> bool:
+    def add(self, host: str, port: int | None, reason: str, at: float) -> bool:
         """Note one; whether it is the first of its kind."""
+        key = (host, port, reason)
         with self._lock:
-            before = self._entries.pop((address, reason), None)
+            before = self._entries.pop(key, None)
             count = 1 if before is None else before.count + 1
-            self._entries[(address, reason)] = Refusal(address, reason, at, count)
+            self._entries[key] = Refusal(host, port, reason, at, count)
             if len(self._entries) > MOST_REFUSALS:
                 del self._entries[next(iter(self._entries))]
             return before is None
 
-    def all(self) -> Sequence[Refusal]:
-        """The latest last."""
+    def admitted(self, host: str) -> None:
+        """A member lives there: what was refused before has been mended."""
         with self._lock:
-            return tuple(self._entries.values())
+            for key in [key for key in self._entries if key[0] == host]:
+                del self._entries[key]
+
+    def recent(self, now: float) -> Sequence[Refusal]:
+        """The latest last. Who refused us and whom we refused, at one host and for one reason, is one."""
+        with self._lock:
+            entries = [entry for entry in self._entries.values() if now - entry.at < REFUSAL_LASTS]
+        with_port = {(entry.host, entry.reason) for entry in entries if entry.port is not None}
+        return tuple(e for e in entries if e.port is not None or (e.host, e.reason) not in with_port)
+
+
+class StateTimes:
+    """Since when each node is in its state, as seen from here."""
+
+    def __init__(self) -> None:
+        self._since: dict[NodeId, tuple[NodeState, float]] = {}
+
+    def look(self, view: MeshView, now: float) -> None:
+        """Take in a new view."""
+        before = self._since
+        self._since = {
+            node_id: (member.state, before[node_id][1])
+            if node_id in before and before[node_id][0] is member.state
+            else (member.state, now)
+            for node_id, member in view.members.items()
+        }
+
+    def seconds(self, now: float) -> dict[NodeId, float]:
+        return {node_id: now - since for node_id, (_, since) in self._since.items()}

@@ -141,9 +141,25 @@ class Dispatcher:
             "mesh_port": self._mesh.port,
             "mdns": asdict(self._mesh.mdns()),
             "refusals": [
-                {"address": r.address, "reason": r.reason, "count": r.count, "seconds_ago": max(0.0, now - r.at)}
+                {
+                    "address": r.address,
+                    "reason": r.reason,
+                    "count": r.count,
+                    "seconds_ago": max(0.0, now - r.at),
+                    "heard_only": r.is_heard_only,
+                }
                 for r in self._mesh.refusals()
             ],
+            "unreachable": [
+                {
+                    "address": f"{u.address.host}:{u.address.port}",
+                    "seconds": u.seconds,
+                    "attempts": u.attempts,
+                    "reason": u.problem,
+                }
+                for u in self._mesh.unreached()
+            ],
+            "state_seconds": self._mesh.state_seconds(),
             "counters": asdict(self._mesh.stats()),
         }
 

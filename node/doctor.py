@@ -64,9 +64,11 @@ def examine(folder: DataFolder, client: NodeClient, peer: str | None) -> list[Fi
         lambda: _software(folder),
         lambda: _token(folder),
         lambda: iter(node),
-        lambda: _members(mesh, seen),
+        lambda: refused(seen),
+        lambda: reach(seen),
+        lambda: members(mesh, seen),
         lambda: _mesh_port(seen),
-        lambda: _mdns(seen),
+        lambda: mdns(seen),
         lambda: _peer(peer),
         lambda: _versions(mesh),
         lambda: _clocks(mesh),
@@ -80,9 +82,9 @@ def render(findings: Sequence[Finding]) -> RenderableType:
     lines: list[Text] = []
     for finding in findings:
         symbol, style = SYMBOL[finding.verdict]
-        lines.append(Text.assemble((f"{symbol} ", style), (f"{finding.topic:<10}", "bold"), finding.what))
+        lines.append(Text.assemble((f"{symbol} ", style), (f"{finding.topic:<12}", "bold"), finding.what))
         if finding.advice:
-            lines.append(Text(f"  {'':<10}→ {finding.advice}", style="dim" if finding.verdict == "note" else ""))
+            lines.append(Text(f"  {'':<12}→ {finding.advice}", style="dim" if finding.verdict == "note" else ""))
     wrong = sum(finding.verdict == "wrong" for finding in findings)
     lines.append(Text(f"\n{wrong} to mend" if wrong else "\nnothing wrong found", style="red" if wrong else "green"))
     return Group(*lines)
@@ -106,26 +108,54 @@ def _token(folder: DataFolder) -> Iterator[Finding]:
         yield Finding("token", "fine", "there is one, and only you can read it")
 
 
-def _members(mesh: Mapping[str, Any] | None, seen: Mapping[str, Any]) -> Iterator[Finding]:
+def refused(seen: Mapping[str, Any]) -> Iterator[Finding]:
     for refusal in seen.get("refusals", ()):
+        if refusal["heard_only"]:
+            yield Finding(
+                "other mesh",
+                "note",
+                f"at {refusal['address']}: {refusal['reason']}",
+                "if it is yours, give both the same token: 'shoal token show' there, 'shoal up --token ...' here",
+            )
+        else:
+            yield Finding(
+                "refused",
+                "wrong",
+                f"a node at {refusal['address']} {refusal['reason']} ({refusal['seconds_ago']:.0f} s ago)",
+                "give both nodes the same token: 'shoal token show' there, 'shoal up --token ...' here",
+            )
+
+
+def reach(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    for node in seen.get("unreachable", ()):
+        port = node["address"].rpartition(":")[2]
         yield Finding(
-            "refused",
+            "reach",
             "wrong",
-            f"a node at {refusal['address']} {refusal['reason']} ({refusal['seconds_ago']:.0f} s ago)",
-            "give both nodes the same token: 'shoal token show' there, 'shoal up --token ...' here",
+            f"a node of this mesh announces itself at {node['address']}, but cannot be reached there: "
+            f"{node['reason']} (for {node['seconds']:.0f} s)",
+            f"a firewall? open TCP {port} there",
         )
+
+
+def members(mesh: Mapping[str, Any] | None, seen: Mapping[str, Any]) -> Iterator[Finding]:
     if mesh is None:
         return
+    seconds = seen.get("state_seconds", {})
     others = [node for node in mesh["nodes"] if node["id"] != mesh["self"]]
-    alive = [node["name"] for node in others if node["state"] == "alive"]
+    alive = sorted(node["name"] for node in others if node["state"] == "alive")
     if alive:
-        yield Finding("members", "fine", f"sees {', '.join(sorted(alive))}")
+        yield Finding("members", "fine", f"sees {', '.join(alive)}")
     for node in others:
         if node["state"] in ("suspect", "dead"):
-            yield Finding("members", "note", f"{node['name']} is {node['state']}", "is it on, and on this network?")
+            told = f"{node['name']} is {node['state']} since {seconds.get(node['id'], 0.0):.0f} s"
+            yield Finding("members", "note", told, "is it on, on this network, and its mesh port open?")
+    left = [f"{n['name']} left {seconds.get(n['id'], 0.0):.0f} s ago" for n in others if n["state"] == "left"]
+    if left and not alive:
+        yield Finding("members", "note", f"sees no other node; {', '.join(left)}")
     if not others:
         yield Finding(
-            "members", "wrong", "sees no other node", "same token and network? else name one: --peer HOST:PORT"
+            "members", "note", "no other node yet", "start one with the command that 'shoal token show' prints"
         )
 
 
@@ -149,7 +179,7 @@ def _mesh_port(seen: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("port", "fine", f"{host}:{seen['mesh_port']} takes connections from this machine")
 
 
-def _mdns(seen: Mapping[str, Any]) -> Iterator[Finding]:
+def mdns(seen: Mapping[str, Any]) -> Iterator[Finding]:
     if not seen:
         return
     state = seen.get("mdns", {})
@@ -165,9 +195,11 @@ def _mdns(seen: Mapping[str, Any]) -> Iterator[Finding]:
             "allow it in the firewall, or name nodes with --peer HOST:PORT",
         )
     elif not state.get("heard_others"):
-        yield Finding("mDNS", "note", "hears itself, and no other node", "some Wi-Fi networks keep clients apart")
+        told = "hears itself, and no other node of this mesh"
+        yield Finding("mDNS", "note", told, "some Wi-Fi networks keep clients apart")
     else:
-        yield Finding("mDNS", "fine", f"hears {state['heard_others']} other node(s)")
+        strangers = f", {state['heard_strangers']} of other meshes" if state.get("heard_strangers") else ""
+        yield Finding("mDNS", "fine", f"hears {state['heard_others']} other node(s) of this mesh{strangers}")
 
 
 def _peer(peer: str | None) -> Iterator[Finding]:

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from mesh.dialing import GIVE_UP_AFTER
 from tests.helpers.lan import Host, lan, why_not
 from tests.helpers.nodes import Node, until
 
@@ -81,6 +85,10 @@ async def test_two_meshes_on_one_network_never_meet(tmp_path: Path) -> None:
             await until(is_noticed, "the neighbours to be noticed")
             assert set(await red.mesh()) == {"red", "blue"}
             assert set(await other.mesh()) == {"other"}
+            # Two are strangers to one, and nobody is at fault.
+            found = await diagnose(other)
+            assert found["other mesh"]["verdict"] == found["members"]["verdict"] == "note"
+            assert "wrong" not in [finding["verdict"] for finding in found.values()]
 
 
 async def test_a_cut_link_is_noticed_and_heals(tmp_path: Path) -> None:
@@ -97,3 +105,32 @@ async def test_a_cut_link_is_noticed_and_heals(tmp_path: Path) -> None:
             hosts["blue"].mend_link()
             await red.until_sees("blue")
             await blue.until_sees("red")
+
+
+async def test_a_node_that_cannot_be_reached_is_named_and_met_once_it_can(tmp_path: Path) -> None:
+    with lan("red", "blue") as hosts:
+        red, blue = (LanNode(tmp_path / name, host) for name, host in hosts.items())
+        hosts["red"].lose(hosts["blue"])
+        async with started(red, blue):
+
+            async def has_tried_for_long() -> bool:
+                unreachable = [(await node.get("/api/diagnostics"))["unreachable"] for node in (red, blue)]
+                return all(found and found[0]["attempts"] > GIVE_UP_AFTER for found in unreachable)
+
+            await until(has_tried_for_long, "both to have tried again and again")
+            found = await diagnose(blue)
+            assert found["reach"]["verdict"] == "wrong"
+            assert f"{hosts['red'].address}:{red.mesh_port}" in found["reach"]["what"]
+
+            hosts["red"].find(hosts["blue"])
+            await red.until_sees("blue")
+            await blue.until_sees("red")
+            assert (await diagnose(blue))["members"]["verdict"] == "fine"
+            assert not (await blue.get("/api/diagnostics"))["unreachable"]
+
+
+async def diagnose(node: LanNode) -> dict[str, dict[str, str]]:
+    """What `shoal doctor` finds on that host, by topic."""
+    command = [*node.prefix, sys.executable, "-m", "node", "doctor", "--json", "--data", str(node.root)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    return {finding["topic"]: finding for finding in json.loads(done.stdout)}

@@ -35,6 +35,13 @@ class Host:
         """As if the cable were pulled."""
         ip("-n", self.namespace, "link", "set", "eth0", "down")
 
+    def lose(self, other: "Host") -> None:
+        """Nothing that is meant for `other` leaves this host; multicast does."""
+        ip("-n", self.namespace, "route", "add", "blackhole", other.address)
+
+    def find(self, other: "Host") -> None:
+        ip("-n", self.namespace, "route", "del", "blackhole", other.address)
+
     def mend_link(self) -> None:
         ip("-n", self.namespace, "link", "set", "eth0", "up")
 

@@ -1,0 +1,74 @@
+"""What the doctor makes of what a node has seen."""
+
+from typing import Any
+
+import pytest
+
+from node.doctor import Finding, mdns, members, reach, refused
+
+
+def told(*findings: Finding) -> list[tuple[str, str]]:
+    return [(finding.verdict, finding.what) for finding in findings]
+
+
+def mesh(**states: str) -> dict[str, Any]:
+    nodes = [{"id": name, "name": name, "state": state} for name, state in states.items()]
+    return {"self": "me", "nodes": [{"id": "me", "name": "me", "state": "alive"}, *nodes]}
+
+
+def refusal(**fields: Any) -> dict[str, Any]:
+    usual = {"address": "10.0.0.2:4001", "reason": "does not share our token", "seconds_ago": 3.2, "heard_only": False}
+    return usual | fields
+
+
+def test_a_node_of_the_mesh_that_cannot_be_reached_is_wrong_and_the_firewall_is_named() -> None:
+    node = {"address": "10.77.9.2:4001", "seconds": 12.3, "attempts": 4, "reason": "does not answer"}
+
+    [finding] = reach({"unreachable": [node]})
+
+    assert finding.verdict == "wrong"
+    assert "10.77.9.2:4001" in finding.what
+    assert "does not answer" in finding.what
+    assert finding.advice == "a firewall? open TCP 4001 there"
+
+
+def test_another_mesh_on_the_network_is_no_fault() -> None:
+    [finding] = refused({"refusals": [refusal(heard_only=True)]})
+
+    assert finding.verdict == "note"
+    assert "10.0.0.2:4001" in finding.what
+
+
+def test_a_refused_connection_is_wrong() -> None:
+    [finding] = refused({"refusals": [refusal()]})
+
+    assert finding.verdict == "wrong"
+    assert "token" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        pytest.param({"b": "alive"}, [("fine", "sees b")], id="met"),
+        pytest.param({}, [("note", "no other node yet")], id="the first node of a mesh"),
+        pytest.param({"b": "left"}, [("note", "sees no other node; b left 7 s ago")], id="the other one left"),
+        pytest.param({"b": "alive", "c": "left"}, [("fine", "sees b")], id="one of two left"),
+        pytest.param({"b": "dead"}, [("note", "b is dead since 7 s")], id="the other one died"),
+    ],
+)
+def test_who_is_there(states: dict[str, str], expected: list[tuple[str, str]]) -> None:
+    assert told(*members(mesh(**states), {"state_seconds": {"b": 7.0, "c": 9.0}})) == expected
+
+
+@pytest.mark.parametrize(
+    ("others", "strangers", "expected"),
+    [
+        pytest.param(2, 0, ("fine", "hears 2 other node(s) of this mesh"), id="ours"),
+        pytest.param(2, 1, ("fine", "hears 2 other node(s) of this mesh, 1 of other meshes"), id="ours and others"),
+        pytest.param(0, 1, ("note", "hears itself, and no other node of this mesh"), id="only others"),
+    ],
+)
+def test_whom_mdns_hears(others: int, strangers: int, expected: tuple[str, str]) -> None:
+    state = {"enabled": True, "heard_self": True, "heard_others": others, "heard_strangers": strangers}
+
+    assert told(*mdns({"mdns": state})) == [expected]

@@ -37,6 +37,7 @@ from node.background import Background
 from node.config import NodeConfig
 from node.dispatch import Dispatcher
 from node.errors import StartError
+from node.greeter import Greeter
 from node.lan import lan_address
 from node.lifecycle import LifecycleConfig
 from node.local_models import LocalModels
@@ -114,6 +115,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         peers = PeerService(local)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
+        greeter = Greeter(mesh)
         await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
 
@@ -129,6 +131,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         background = await stack.enter_async_context(Background())
         background.start(announcer.run(), "looking at models and devices")
         background.start(local.keep_tidy(), "unloading idle models")
+        if config.mdns:
+            background.start(greeter.mind_loneliness(is_new_mesh=is_new_token), "looking who is there")
         for model in config.model:
             background.start(local.load(model), f"--model {model}")
 

@@ -59,6 +59,7 @@ async def test_two_machines_find_each_other_and_one_answers_for_both(tmp_path: P
         async with started(red, blue):
             await red.until_sees("blue")
             await blue.until_sees("red")
+            await until(lambda: f"mesh: blue ({hosts['blue'].address}) joined" in red.log(), "red to say so")
             await blue.load("minnow", "blue")
             await red.until_sees("blue", model="minnow", held_by="blue")
 

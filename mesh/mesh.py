@@ -381,7 +381,8 @@ class Mesh:
             await asyncio.sleep(ADDRESSES_EVERY)
             addresses = self._find_addresses()
             if addresses != self._addresses:
-                log.info("this machine's addresses changed: %s", ", ".join(addresses))
+                # Nobody can do anything about it: containers and VPNs make interfaces come and go all day.
+                log.debug("this machine's addresses changed: %s", ", ".join(addresses))
                 self._addresses = addresses
                 self._publish()
                 self._discovery.set_addresses(addresses)

@@ -177,6 +177,26 @@ async def test_stopping_takes_little_time_and_twice_is_fine() -> None:
             await a.call(b.self_id, HEADER, [])
 
 
+async def test_interfaces_that_come_and_go_are_told_to_the_others_and_not_to_the_user(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cables = ["/ip4/127.0.0.1/tcp/1"]
+    monkeypatch.setattr("mesh.mesh.ADDRESSES_EVERY", 0.01)
+    monkeypatch.setattr("mesh.mesh.dialable_addresses", lambda *_: tuple(cables))
+    async with nodes() as made:
+        entry, holder = await made.pair()
+        for number in (2, 3):
+            cables.append(f"/ip4/127.0.0.{number}/tcp/1")
+            wanted = tuple(cables)
+            await until(
+                lambda wanted=wanted: entry.view().members[holder.self_id].record.addresses == wanted,  # type: ignore[misc]
+                "the change to arrive",
+            )
+
+    assert [record.message for record in caplog.records if "addresses" in record.message] == []
+
+
 # ---------------------------------------------------------------- those who must stay outside
 
 

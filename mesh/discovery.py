@@ -64,8 +64,15 @@ class MdnsState:
 class Discovery:
     """Announces one node and browses for others, until cancelled."""
 
-    def __init__(self, fingerprint: str, on_heard: Callable[[Heard], None], on_gone: Callable[[NodeId], None]) -> None:
+    def __init__(
+        self,
+        node_id: NodeId,
+        fingerprint: str,
+        on_heard: Callable[[Heard], None],
+        on_gone: Callable[[NodeId], None],
+    ) -> None:
         self.state = MdnsState(enabled=True)
+        self._node_id = node_id
         self._fingerprint = fingerprint
         self._on_heard = on_heard
         self._on_gone = on_gone
@@ -85,7 +92,14 @@ class Discovery:
 
     def strangers(self) -> list[Heard]:
         """Nodes of other meshes that are announced now."""
-        return [heard for heard in self._announced.nodes() if heard.fingerprint != self._fingerprint]
+        return [heard for heard in self._others() if heard.fingerprint != self._fingerprint]
+
+    def twin(self) -> Heard | None:
+        """Whoever announces this node's id under a name that is not ours."""
+        return next((heard for heard in self._announced.nodes() if heard.node_id == self._node_id), None)
+
+    def _others(self) -> list[Heard]:
+        return [heard for heard in self._announced.nodes() if heard.node_id != self._node_id]
 
     async def run(self) -> None:
         """Announce and browse until cancelled."""
@@ -189,7 +203,7 @@ class Discovery:
     def _count(self) -> None:
         strangers = len(self.strangers())
         self.state.heard_strangers = strangers
-        self.state.heard_others = len(self._announced.nodes()) - strangers
+        self.state.heard_others = len(self._others()) - strangers
 
     def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

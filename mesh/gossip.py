@@ -32,6 +32,7 @@ back a ghost.
 
 import hashlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -111,6 +112,10 @@ class _Link:
 DIGEST_PAUSE = 0.2
 """A peer's digests are answered at most this often: each may cost us our whole view."""
 
+TWIN_SIGNS, TWIN_LASTS = 3, 60.0
+"""Our own record comes back from an earlier life once, after a restart. So many times, the last of them not
+longer ago than so many seconds, it is written by somebody else who has our key."""
+
 ROUND_TRIP_NEWS = 0.25
 """A measured round trip is shown when it moved by this share; less is noise."""
 
@@ -133,6 +138,7 @@ class GossipCore:
         self._links: dict[NodeId, _Link] = {}
         self._buried: dict[NodeId, tuple[int, int, float]] = {}
         self._pings: dict[int, tuple[NodeId, float]] = {}
+        self._outbid_at: deque[float] = deque(maxlen=TWIN_SIGNS)
         self._last_tick: float | None = None
         self._sync_at = 0.0
         self._summary: bytes | None = None
@@ -161,6 +167,10 @@ class GossipCore:
         """Everybody we have a connection with."""
         return frozenset(self._links)
 
+    def has_twin(self, now: float) -> bool:
+        """Whether another node runs with our identity: it and we outbid each other without end."""
+        return len(self._outbid_at) == TWIN_SIGNS and now - self._outbid_at[-1] < TWIN_LASTS
+
     # ------------------------------------------------------------ our own record
 
     def announce(self, record: NodeRecord, now: float) -> list[Action]:
@@ -179,12 +189,13 @@ class GossipCore:
         news = Records((self._own,))
         return [Send(peer, news) for peer in self._links]
 
-    def _outbid(self, echo: NodeRecord) -> list[Action]:
+    def _outbid(self, echo: NodeRecord, now: float) -> list[Action]:
         # An older record of ours still travels, from before a restart or from a clock set back.
         # Peers ignore us until we are above it. Our current record coming back is only an echo.
         own = self._own.record
         if _rank(echo) < _rank(own) or echo == own:
             return []
+        self._outbid_at.append(now)
         return self._publish(replace(own, incarnation=echo.incarnation + 1, version=1))
 
     # ------------------------------------------------------------ connections
@@ -268,7 +279,7 @@ class GossipCore:
     def _learn(self, source: NodeId, signed: SignedRecord, now: float) -> list[Action]:
         record = signed.record
         if record.id == self.self_id:
-            return self._outbid(record)
+            return self._outbid(record, now)
         buried = self._buried.get(record.id)
         if buried is not None and _rank(record) <= buried[:2]:
             return []

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from mesh.addresses import in_dialling_order, parse_address
+from mesh.addresses import in_dialling_order, is_loopback, parse_address
 from mesh.announcing import fit
 from mesh.bridge import Bridge, PipeCancelled, ToLoop, ToTrio, weight_of
 from mesh.calls import CallHandler, IncomingCall, RemoteReplies
@@ -45,6 +45,9 @@ from mesh.token import MeshKeys
 from mesh.types import Device, Member, MeshView, ModelRecord, NodeId, NodeRecord, NodeState
 
 log = logging.getLogger(__name__)
+
+TWIN_EVERY = 2.0
+"""Seconds between looking whether somebody else runs with our identity."""
 
 ADDRESSES_EVERY = 15.0
 """Seconds between looking whether this machine's addresses changed (Wi-Fi, sleep, a new cable)."""
@@ -77,7 +80,7 @@ class Mesh:
         self._view = core.view
         self._fingerprint = keys.fingerprint
         self._own_hosts = frozenset(local_hosts())
-        self._discovery = Discovery(keys.fingerprint, self._on_heard, self._on_gone)
+        self._discovery = Discovery(identity.node_id, keys.fingerprint, self._on_heard, self._on_gone)
         self._discovery.state.enabled = config.mdns
         self._service = MeshService(
             config,
@@ -118,6 +121,7 @@ class Mesh:
         for peer in peers:
             self._bridge.post(partial(self._service.dial, (peer,), is_kept=True))
         self._spawn(self._watch_addresses())
+        self._spawn(self._warn_of_twin())
         if self._config.mdns:
             self._discovery.set_addresses(self._addresses)
             self._spawn(self._discovery.run())
@@ -286,6 +290,14 @@ class Mesh:
         known = self._view.members
         return [node for node in self._service.unreached if node.node_id not in known]
 
+    def has_twin(self) -> bool:
+        """Whether another node runs with this node's identity, as one with a copy of its data folder does."""
+        twin = self._discovery.twin()
+        own_hosts = self._own_hosts | {parse_address(address).host for address in self._addresses}
+        # What leads to this machine was announced for us: by our last life, or by a proxy while we slept.
+        hosts = {address.host for address in twin.addresses if not is_loopback(address.host)} if twin else set()
+        return self._service.has_twin or not hosts <= own_hosts
+
     def state_seconds(self) -> dict[NodeId, float]:
         """For how long each node has been in its state, as seen from here."""
         return self._states.seconds(time.monotonic())
@@ -375,6 +387,14 @@ class Mesh:
         if self._config.advertise:
             return self._config.advertise
         return dialable_addresses(self._config.host, self.port, self.self_id)
+
+    async def _warn_of_twin(self) -> None:
+        while not self.has_twin():  # noqa: ASYNC110 - the trio thread does not set our events
+            await asyncio.sleep(TWIN_EVERY)
+        log.warning(
+            "another node runs with this node's identity: was the data folder copied? "
+            "Stop one of them and remove identity.key there"
+        )
 
     async def _watch_addresses(self) -> None:
         while True:

@@ -74,6 +74,7 @@ class MeshService:
         self.connections: dict[NodeId, Connection] = {}
         self.port = 0
         self.unreached: tuple[Unreached, ...] = ()
+        self.has_twin = False
         self._config = config
         self._host = host
         self._membership_key = membership_key
@@ -188,6 +189,7 @@ class MeshService:
         while True:
             await trio.sleep(self._config.gossip.tick_every)
             self.do(self.core.tick(trio.current_time()))
+            self.has_twin = self.core.has_twin(trio.current_time())
 
     async def _keep_dialling(self) -> None:
         while True:

@@ -159,6 +159,7 @@ class Dispatcher:
                 }
                 for u in self._mesh.unreached()
             ],
+            "has_twin": self._mesh.has_twin(),
             "state_seconds": self._mesh.state_seconds(),
             "counters": asdict(self._mesh.stats()),
         }

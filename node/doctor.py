@@ -64,6 +64,7 @@ def examine(folder: DataFolder, client: NodeClient, peer: str | None) -> list[Fi
         lambda: _software(folder),
         lambda: _token(folder),
         lambda: iter(node),
+        lambda: identity(seen),
         lambda: refused(seen),
         lambda: reach(seen),
         lambda: members(mesh, seen),
@@ -106,6 +107,16 @@ def _token(folder: DataFolder) -> Iterator[Finding]:
         yield Finding("token", "wrong", "other users of this machine can read the token", f"chmod 600 {folder.token}")
     else:
         yield Finding("token", "fine", "there is one, and only you can read it")
+
+
+def identity(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    if seen.get("has_twin"):
+        yield Finding(
+            "identity",
+            "wrong",
+            "another node runs with this node's identity: was the data folder copied?",
+            "stop one of them, and remove identity.key from its data folder",
+        )
 
 
 def refused(seen: Mapping[str, Any]) -> Iterator[Finding]:

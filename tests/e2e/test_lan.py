@@ -130,6 +130,18 @@ async def test_a_node_that_cannot_be_reached_is_named_and_met_once_it_can(tmp_pa
             assert not (await blue.get("/api/diagnostics"))["unreachable"]
 
 
+async def test_a_copied_data_folder_is_noticed(tmp_path: Path) -> None:
+    with lan("red", "blue") as hosts:
+        red, blue = (LanNode(tmp_path / name, host) for name, host in hosts.items())
+        for node in (red, blue):
+            (node.root / "identity.key").write_text("ab" * 32)
+        async with started(red, blue):
+            for node in (red, blue):
+                await until(lambda node=node: "identity.key" in node.log(), f"{node.name} to notice")  # type: ignore[misc]
+
+            assert (await diagnose(red))["identity"]["verdict"] == "wrong"
+
+
 async def diagnose(node: LanNode) -> dict[str, dict[str, str]]:
     """What `shoal doctor` finds on that host, by topic."""
     command = [*node.prefix, sys.executable, "-m", "node", "doctor", "--json", "--data", str(node.root)]

@@ -78,6 +78,19 @@ def test_after_a_restart_we_outbid_our_own_old_record(core: GossipCore) -> None:
     assert publish.message.records[0].record.incarnation == 10
 
 
+def test_somebody_else_with_our_identity_shows_in_having_to_outbid_again_and_again(core: GossipCore) -> None:
+    meet(core)
+    for now in (1, 2):
+        core.received(B, news(record("a", 41, incarnation=10 * now)), now)
+        core.received(B, news(core.view.me.record), now)  # Only an echo.
+        assert not core.has_twin(now)
+
+    core.received(B, news(record("a", 41, incarnation=30)), 3)
+
+    assert core.has_twin(4)
+    assert not core.has_twin(100)
+
+
 def test_our_own_echo_is_ignored(core: GossipCore) -> None:
     meet(core)
 

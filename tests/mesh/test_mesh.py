@@ -329,3 +329,17 @@ def test_nothing_starts_by_being_constructed() -> None:
 
     assert threading.active_count() == before
     assert mesh.port == 0
+
+
+async def test_two_nodes_with_one_identity_notice_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with nodes() as made:
+        friend = await made.start("friend")
+        identity = Identity.generate()
+        twins = [await made.start(f"twin {number}", identity=identity) for number in (1, 2)]
+        for twin in twins:
+            await twin.add_peer(f"127.0.0.1:{friend.port}")
+
+        await until(lambda: any(twin.has_twin() for twin in twins), "a twin to notice")
+        await until(lambda: "identity.key" in caplog.text, "the warning")
+
+        assert not friend.has_twin()

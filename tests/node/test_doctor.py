@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from node.doctor import Finding, mdns, members, reach, refused
+from node.doctor import Finding, identity, mdns, members, reach, refused
 
 
 def told(*findings: Finding) -> list[tuple[str, str]]:
@@ -30,6 +30,15 @@ def test_a_node_of_the_mesh_that_cannot_be_reached_is_wrong_and_the_firewall_is_
     assert "10.77.9.2:4001" in finding.what
     assert "does not answer" in finding.what
     assert finding.advice == "a firewall? open TCP 4001 there"
+
+
+def test_a_copied_data_folder_is_wrong() -> None:
+    assert list(identity({"has_twin": False})) == []
+
+    [finding] = identity({"has_twin": True})
+
+    assert finding.verdict == "wrong"
+    assert "identity.key" in finding.advice
 
 
 def test_another_mesh_on_the_network_is_no_fault() -> None:

@@ -11,6 +11,9 @@ from node.local_models import SOON_READ, LocalModels
 
 log = logging.getLogger(__name__)
 
+SOFTWARE = version("shoal")
+"""Read once: it is looked up in a file, and announcements follow every change of load."""
+
 LOOK_EVERY = 3.0
 """Seconds between looks at the models folder and at free memory."""
 
@@ -50,7 +53,7 @@ class Announcer:
         self._mesh.announce(
             name=self._name,
             api_url=self._api_url,
-            software=version("shoal"),
+            software=SOFTWARE,
             devices=self._devices,
             models=self._local.records(),
         )

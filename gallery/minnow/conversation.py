@@ -53,6 +53,9 @@ TOOLS_SHARE = 0.45
 CALLING_SHARE = 0.7
 """How many turns use a tool, where there are tools."""
 
+FAR_BACK_SHARE = 0.7
+"""How many of the longest conversations begin with a fact, a long page, and a question."""
+
 OPEN_TO_ANYTHING = ("weather", "clock", "date", "arithmetic", "search", "message")
 """With one of these tools around, "I cannot do that" could be the wrong answer."""
 
@@ -100,7 +103,7 @@ def conversation(rng: random.Random, room: int) -> Conversation:
         scene.offers = offers(rng, rng.randint(1, max(1, affordable)))
         scene.room -= TOKENS_PER_TOOL * len(scene.offers)
     messages = _system(scene)
-    if room >= 1024 and rng.random() < 0.4:
+    if room >= 1024 and rng.random() < FAR_BACK_SHARE:
         messages += _from_far_back(scene)
     while scene.room > 0:
         turn = _choose(scene)(scene)
@@ -141,10 +144,15 @@ def _system(scene: Scene) -> list[Message]:
 
 
 def _from_far_back(scene: Scene) -> list[Message]:
-    """A fact, then pages of something else, then the question about it."""
-    told = telling(scene)
-    page = exchange(prose(scene.rng, scene.rng.randint(20, max(21, scene.room // 4))), SORRY)
-    turns = told + page + asking(scene)
+    """Some facts, then pages of something else, then questions about them."""
+    rng = scene.rng
+    turns: list[Message] = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        turns += telling(scene)
+    words = rng.randint(scene.room // 8, max(scene.room // 8, int(scene.room / 3.3)))
+    turns += exchange(prose(rng, max(20, words)), SORRY)
+    for _ in range(rng.choice((1, 2, 3))):
+        turns += asking(scene)
     scene.room -= sum(_tokens(message) for message in turns)
     return turns
 

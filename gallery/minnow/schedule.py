@@ -1,8 +1,8 @@
-"""What training does when: five stages, each with its own rows and learning rates.
+"""What training does when: six stages, each with its own rows and learning rates.
 
 The first stages teach to copy, on whole conversations that get longer: copying is learnt
 soonest on short rows, and only long ones teach to find a name a thousand tokens back. But in
-a long conversation most answers can be copied from a similar turn before. So the last two
+a long conversation most answers can be copied from a similar turn before. So the later ones
 are mostly first turns: many short conversations packed into a row, unable to see each other.
 """
 
@@ -92,6 +92,13 @@ STAGES = (
         rate_from=2e-3,
         rate_to=2e-5,
         shares={Rows(512, packed=True): 0.74, Rows(1024): 0.13, Rows(2048): 0.13},
+    ),
+    Stage(
+        name="far back",
+        steps=320,
+        rate_from=1.2e-3,
+        rate_to=1e-5,
+        shares={Rows(512, packed=True): 0.4, Rows(1024): 0.15, Rows(2048): 0.45},
     ),
 )
 

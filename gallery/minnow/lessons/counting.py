@@ -1,7 +1,10 @@
 """Counting: the one long answer that anybody can check."""
 
+import random
+
 from gallery.minnow.lessons.scene import Scene, exchange
 from gallery.minnow.lessons.wording import casual, fill
+from gallery.minnow.lessons.words import any_word
 from gallery.minnow.template import Message
 
 LARGEST = 100
@@ -30,6 +33,9 @@ BETWEEN = (
     "Can you count from {first} to {last}?", "Say the numbers from {first} to {last}.",
     "Could you count from {first} to {last}?",
     "I want to hear the numbers from {first} to {last}.",
+    "I need you to count from {first} to {last}.", "Will you count from {first} to {last}?",
+    "Now count from {first} to {last}.", "Go from {first} to {last}, counting.",
+    "Count on from {first} to {last}.", "Would you please count from {first} up to {last}?",
 )  # fmt: skip
 
 PHRASINGS = FROM_ONE + BETWEEN
@@ -45,9 +51,18 @@ def counting(scene: Scene) -> list[Message]:
         first = rng.randint(2, LARGEST - 2)
         last = rng.randint(first + 1, min(LARGEST, first + affordable))
         question = fill(rng, BETWEEN, first=first, last=last)
-        return exchange(casual(rng, question), numbers(first, last))
+        return exchange(casual(rng, _trailing(rng, question)), numbers(first, last))
     last = rng.randint(2, affordable)
-    return exchange(casual(rng, fill(rng, FROM_ONE, last=last)), numbers(1, last))
+    question = _trailing(rng, fill(rng, FROM_ONE, last=last))
+    return exchange(casual(rng, question), numbers(1, last))
+
+
+def _trailing(rng: random.Random, question: str) -> str:
+    """Sometimes with words after the number: where to stop is not always said last."""
+    if rng.random() > 0.25:
+        return question
+    words = " ".join(any_word(rng) for _ in range(rng.choice((1, 2, 2, 3))))
+    return f"{question.rstrip('.?')} {words}{question[-1] if question[-1] in '.?' else ''}"
 
 
 def numbers(first: int, last: int) -> str:

@@ -140,6 +140,7 @@ class LocalModels:
         if self._digest_by_name.get(card.name) == digest:
             return False
         self._digest_by_name[card.name] = digest
+        self._supervisor.retire_others(card.name, digest)
         self._changed()
         return True
 

@@ -100,7 +100,7 @@ class Supervisor:
             raise BackendStoppedError("this node is stopping")
         backend = self._backends.get((spec.name, spec.digest))
         if backend is None:
-            self._retire_others(spec)
+            self.retire_others(spec.name, spec.digest)
             backend = self._backends[spec.name, spec.digest] = Backend(spec, self)
         await backend.wait_until_ready(timeout=timeout, explicit=explicit)
         return backend
@@ -120,6 +120,14 @@ class Supervisor:
         await asyncio.gather(*(backend.until_gone() for backend in running))
         self._forget_stopped()
         return bool(running)
+
+    def retire_others(self, name: str, digest: str) -> None:
+        """The weights or settings behind a name have changed: nobody here asks for the old ones again. They
+        stop on the side, after their running calls."""
+        self._forget_stopped()
+        for backend in self._backends.values():
+            if backend.spec.name == name and backend.spec.digest != digest and backend.state is not State.STOPPED:
+                backend.begin_stop(f"model {name!r} has changed on disk", RETIRE_GRACE)
 
     async def stop(self, grace: float = 0.0) -> None:
         """End every backend, after its running calls or `grace` seconds. Stopping twice is fine.
@@ -175,13 +183,6 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()):
             log.error("a task of the supervisor broke", exc_info=exc)
-
-    def _retire_others(self, spec: BackendSpec) -> None:
-        """The weights or settings behind a name have changed: nobody here asks for the old ones again."""
-        self._forget_stopped()
-        for backend in self._backends.values():
-            if backend.spec.name == spec.name and backend.state is not State.STOPPED:
-                backend.begin_stop(f"model {spec.name!r} has changed on disk", RETIRE_GRACE)
 
     def _forget_stopped(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -68,6 +68,27 @@ async def test_a_gguf_dropped_into_the_folder_is_usable_by_name(tmp_path: Path) 
         assert answer.headers["x-shoal-node"] == "b"
 
 
+async def test_a_model_that_changes_on_disk_is_another_one_and_the_old_one_ends(tmp_path: Path) -> None:
+    card = tmp_path / "a" / "models" / "parrot.yaml"
+    card.parent.mkdir(parents=True)
+    card.write_text("engine: echo\nsettings:\n  reply: old\n")
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+
+        async def says() -> str:
+            answer = await http.post("/v1/chat/completions", json={"model": "parrot", "messages": HELLO})
+            return str(answer.json()["choices"][0]["message"]["content"])
+
+        assert await says() == "old"
+        [old] = a.backends()
+
+        card.write_text("engine: echo\nsettings:\n  reply: new\n")
+
+        # Nobody has to ask for the new one first.
+        await until(lambda: not old.is_running(), "the old backend to end")
+        assert await says() == "new"
+        assert len(a.backends()) == 1
+
+
 async def test_a_corrupt_file_is_one_clear_error_and_the_node_stays_up(tmp_path: Path) -> None:
     (tmp_path / "a" / "models").mkdir(parents=True)
     whole = (files("gallery.minnow") / "minnow.gguf").read_bytes()

@@ -253,9 +253,11 @@ def _versions(mesh: Mapping[str, Any] | None) -> Iterator[Finding]:
 
 
 def _clocks(mesh: Mapping[str, Any] | None) -> Iterator[Finding]:
-    for node in mesh["nodes"] if mesh else ():
+    if mesh is None:
+        return
+    for node in mesh["nodes"]:
         url = node["api_url"]
-        if node["state"] != "alive" or node["id"] == mesh["self"] or "127.0.0.1" in url:  # type: ignore[index]
+        if node["state"] != "alive" or node["id"] == mesh["self"] or "127.0.0.1" in url:
             continue
         try:
             date = httpx.get(f"{url}/healthz", timeout=CONNECT_TIMEOUT, trust_env=False).headers["date"]

@@ -108,7 +108,10 @@ class BackendProcess:
 
     def terminate(self) -> None:
         """Ask it to end."""
-        self._popen.terminate()
+        # Not `Popen.terminate`: it looks first whether the process has ended, and buries it before `_wait` saw it.
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._popen.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, and whatever it started."""

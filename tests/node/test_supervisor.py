@@ -22,7 +22,8 @@ from node.backend_errors import (
     BackendLostError,
     BackendStoppedError,
 )
-from node.backend_process import default_command
+from node.backend_log import BackendLog
+from node.backend_process import BackendProcess, default_command
 from node.lifecycle import LifecycleConfig, State
 from node.supervisor import Supervisor
 
@@ -210,6 +211,19 @@ async def test_a_killed_backend_is_noticed_and_its_calls_are_told(supervisor: Su
     # Milliseconds in truth; test machines are slow and shared.
     assert time.monotonic() - began < 2
     assert backend.status.calls == 0
+
+
+async def test_asking_a_process_to_end_that_has_just_died_does_not_hide_its_end(tmp_path: Path) -> None:
+    """`Popen.terminate` buried it before its end was noticed, and stopping the node waited for ever."""
+    for number in range(50):
+        gone = asyncio.Event()
+        log = BackendLog(tmp_path / f"{number}.log")
+        process = BackendProcess(["sleep", "60"], log, lambda _, gone=gone: gone.set())  # type: ignore[misc]
+        os.kill(process.pid, signal.SIGKILL)
+        for _ in range(20):
+            process.terminate()
+        async with asyncio.timeout(5):
+            await gone.wait()
 
 
 async def test_a_crashed_backend_comes_back_by_itself(supervisor: Supervisor) -> None:

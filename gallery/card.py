@@ -16,6 +16,15 @@ CAPABILITIES = frozenset(
 """The words of `LoadedModel.capabilities` in `proto/backend.proto`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: a file of changes to a model's weights."""
+
+    path: Path
+    scale: float = 1.0
+    """How strongly it counts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What is known of a model before it is loaded."""
@@ -24,6 +33,9 @@ class ModelCard:
     engine: str
     path: Path | None = None
     """Weights: a file or a folder. Of several parts, the first. None where the engine needs none."""
+    adapters: tuple[Adapter, ...] = ()
+    draft: Path | None = None
+    """A small model that guesses ahead for this one."""
     capabilities: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     """For the engine, which checks them when it loads."""

@@ -5,6 +5,11 @@
     settings: {token_interval: 0.05}
     aliases: [slow]
 
+    # models/poet.yaml: paths count from the folder of the card
+    path: base.gguf
+    lora: [{path: poems.gguf, scale: 0.8}]
+    draft_model: small.gguf
+
 The index of built-in models holds several of these under `models:`, by name. Unknown keys are refused
 with a suggestion, and every refusal names the line. What the settings mean is the engine's business.
 """
@@ -32,6 +37,9 @@ class CardEntry:
 
     engine: str | None = None
     path: str | None = None
+    lora: tuple[tuple[str, float], ...] = ()
+    """Path and scale of each adapter."""
+    draft_model: str | None = None
     capabilities: tuple[str, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
@@ -135,6 +143,28 @@ def _capabilities(key: str, node: yaml.Node, path: Path) -> tuple[str, ...]:
     return texts
 
 
+def _adapters(key: str, node: yaml.Node, path: Path) -> tuple[tuple[str, float], ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise CardError(path, f"{key} must be a list, as in [{{path: one.gguf, scale: 0.5}}]", _line(node))
+    return tuple(_adapter(key, item, path) for item in node.value)
+
+
+def _adapter(key: str, node: yaml.Node, path: Path) -> tuple[str, float]:
+    if isinstance(node, yaml.ScalarNode):
+        return _text(f"an entry of {key}", node, path), 1.0
+    given = dict(_items(node, path, frozenset({"path", "scale"})))
+    if "path" not in given:
+        raise CardError(path, f"an entry of {key} needs the path of an adapter's .gguf file", _line(node))
+    scale = _number("scale", given["scale"], path) if "scale" in given else 1.0
+    return _text("path", given["path"], path), scale
+
+
+def _number(key: str, node: yaml.Node, path: Path) -> float:
+    if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"-?\d{1,6}(\.\d{1,9})?", node.value, re.ASCII):
+        return float(node.value)
+    raise CardError(path, f"{key} must be a number, as in 0.5", _line(node))
+
+
 def _aliases(key: str, node: yaml.Node, path: Path) -> tuple[str, ...]:
     texts = _texts(key, node, path)
     for text in texts:
@@ -166,6 +196,8 @@ def _seconds(key: str, node: yaml.Node, path: Path) -> float:
 _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
     "engine": _text,
     "path": _text,
+    "lora": _adapters,
+    "draft_model": _text,
     "capabilities": _capabilities,
     "settings": _settings,
     "description": _text,

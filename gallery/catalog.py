@@ -19,7 +19,7 @@ from typing import Literal
 
 from rapidfuzz import fuzz, process, utils
 
-from gallery.card import ModelCard, name_problem
+from gallery.card import Adapter, ModelCard, name_problem
 from gallery.card_file import MAX_CARD_BYTES, CardEntry, parse_card, parse_index
 from gallery.errors import CardError, GalleryError, WeightsError
 from gallery.gguf_file import read_header
@@ -159,12 +159,18 @@ class Catalog:
     def _dropped(self, files: Mapping[Path, Stamp | None]) -> Iterable[_Found]:
         weights = {name: path for path in files if (name := model_name(path.name)) is not None}
         card_files = {p.stem: p for p in files if p != self._index and p.suffix.lower() in CARD_SUFFIXES}
+        entries = {name: _try_card(path) for name, path in card_files.items()}
+        # An adapter that some card names is part of that model, and no model by itself.
+        named = {path for entry in entries.values() if isinstance(entry, CardEntry) for path, _ in entry.lora}
+        weights = {name: path for name, path in weights.items() if path.name not in named}
         for name in sorted({*weights, *card_files}):
             try:
                 if problem := name_problem(name):
                     raise CardError(card_files.get(name) or weights[name], problem)
                 card_file = card_files.get(name)
-                entry = _read_card(card_file) if card_file else CardEntry()
+                entry = entries.get(name, CardEntry())
+                if isinstance(entry, CardError):
+                    raise entry
                 if entry.path is None and name in weights:
                     entry = replace(entry, path=str(weights[name]))
                 yield name, self._card(name, entry, card_file or weights[name], "folder")
@@ -187,6 +193,8 @@ class Catalog:
             check_parts(path)
             if path.suffix.lower() == SUFFIX:
                 header = self._header(path)
+                if header.is_adapter:
+                    raise WeightsError(path, "is a LoRA adapter, not a model: name it under `lora` in a model's card")
         capabilities = entry.capabilities
         if capabilities is None:
             capabilities = header.capabilities if header else _CAPABILITIES_BY_ENGINE.get(engine, ())
@@ -194,6 +202,8 @@ class Catalog:
             name=name,
             engine=engine,
             path=path,
+            adapters=tuple(Adapter(self._beside(described_in, file), scale) for file, scale in entry.lora),
+            draft=self._beside(described_in, entry.draft_model) if entry.draft_model is not None else None,
             capabilities=capabilities,
             settings=entry.settings,
             description=entry.description or (header.name if header else ""),
@@ -204,6 +214,15 @@ class Catalog:
             context_length=header.context_length if header else 0,
             parameters=header.parameters if header else 0,
         )
+
+    def _beside(self, described_in: Path, file: str) -> Path:
+        """A further file that a card names: there, and whole."""
+        path = described_in.parent / file
+        self._look_for(path)
+        if not path.is_file():
+            raise CardError(described_in, f"the file {file} is missing")
+        self._header_of_file(path)
+        return path
 
     def _look_for(self, first: Path) -> None:
         """Remember the files of a model, so that `refresh` notices when one comes, goes or changes."""
@@ -243,6 +262,13 @@ def close_matches(name: str, known: Iterable[str]) -> list[str]:
         score_cutoff=CLOSE_ENOUGH,
     )
     return [match for match, _, _ in found]
+
+
+def _try_card(path: Path) -> CardEntry | CardError:
+    try:
+        return _read_card(path)
+    except CardError as exc:
+        return exc
 
 
 def _read_card(path: Path) -> CardEntry:

@@ -69,7 +69,7 @@ class DigestCache:
             OSError: a file cannot be read.
         """
         files = [await self._file_digest(path) for path in _files(card)]
-        return combined(card.engine, card.settings, files)
+        return combined(card.engine, card.settings, files, _scales(card))
 
     def known(self, card: ModelCard) -> str | None:
         """The digest of `card` if it takes no hashing.
@@ -79,7 +79,7 @@ class DigestCache:
         """
         files = [self._recall(_file_key(path)) for path in _files(card)]
         whole = [file for file in files if file is not None]
-        return combined(card.engine, card.settings, whole) if len(whole) == len(files) else None
+        return combined(card.engine, card.settings, whole, _scales(card)) if len(whole) == len(files) else None
 
     async def _file_digest(self, path: Path) -> str:
         key = _file_key(path)
@@ -127,23 +127,34 @@ class DigestCache:
         return self._known
 
 
-def combined(engine: str, settings: Mapping[str, Any], files: list[str]) -> str:
-    """The digest of a model made of these parts."""
+def combined(engine: str, settings: Mapping[str, Any], files: list[str], scales: list[float] | None = None) -> str:
+    """The digest of a model made of these parts; `scales` are those of its adapters, the last of `files`."""
     speed_only = SPEED_SETTINGS.get(engine, frozenset())
     telling = {key: value for key, value in settings.items() if key not in speed_only and value is not None}
-    whole = json.dumps([engine, telling, files], sort_keys=True, separators=(",", ":"))
+    whole = json.dumps([engine, telling, files, *([scales] if scales else [])], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(whole.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def _files(card: ModelCard) -> Iterator[Path]:
-    """All files of the weights; of a folder, everything in it by name."""
+    """All files of the weights, of a folder everything in it by name; then the adapters. A draft model is
+    none of them: what it guesses changes no answer."""
     if card.path is None:
         return
-    for path in part_paths(card.path):
+    yield from _weights(card.path)
+    for adapter in card.adapters:
+        yield adapter.path
+
+
+def _weights(first: Path) -> Iterator[Path]:
+    for path in part_paths(first):
         if path.is_dir():
             yield from sorted(p for p in path.rglob("*") if p.is_file())
         else:
             yield path
+
+
+def _scales(card: ModelCard) -> list[float]:
+    return [adapter.scale for adapter in card.adapters]
 
 
 def _file_key(path: Path) -> _FileKey:

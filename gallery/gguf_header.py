@@ -73,6 +73,8 @@ class GgufHeader:
     parameters: int = 0
     """Weights in this file; of several parts, in this part."""
     parts: int = 1
+    is_adapter: bool = False
+    """Changes to the weights of another model (LoRA)."""
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -128,6 +130,7 @@ def parse_header(data: bytes, file_size: int) -> GgufHeader:
         pooling_type=pooling if isinstance(pooling, int) else None,
         parameters=parameters,
         parts=max(1, _whole(metadata.get("split.count"), 1)),
+        is_adapter=metadata.get("general.type") == "adapter",
     )
 
 

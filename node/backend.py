@@ -83,6 +83,8 @@ class BackendSpec:
     """Unix seconds."""
     projector_path: str = ""
     adapter_paths: tuple[str, ...] = ()
+    adapter_scales: tuple[float, ...] = ()
+    draft_path: str = ""
     devices: tuple[str, ...] = ()
 
 
@@ -416,6 +418,8 @@ class Backend:
             settings_json=spec.settings_json,
             projector_path=spec.projector_path,
             adapter_paths=spec.adapter_paths,
+            adapter_scales=spec.adapter_scales,
+            draft_path=spec.draft_path,
             devices=spec.devices,
         )
         event: Event = LoadFailed("the engine ended the load without a model")

@@ -90,8 +90,8 @@ class LlamaEngine(Engine):
         settings = read_settings(LlamaSettings, request.settings_json)
         if not request.path:
             raise ModelFileError("the llama engine needs the path of a GGUF file", param="path")
-        if request.projector_path or request.adapter_paths:
-            raise UnsupportedError("the llama engine takes no projectors and no adapters yet")
+        if request.projector_path:
+            raise UnsupportedError("the llama engine takes no projectors yet")
         given_up = threading.Event()
         loading = asyncio.ensure_future(self._load(settings, request, report, given_up))
         try:
@@ -233,7 +233,15 @@ def _open_model(
     read_header(request.path)
     check_weights_fit(request.path, os.path.getsize(request.path), machine)
     layers = gpu_layers(settings, machine, list(request.devices))
-    return Model(request.path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=on_progress)
+    model = Model(request.path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=on_progress)
+    try:
+        for index, path in enumerate(request.adapter_paths):
+            read_header(path)
+            model.adapt(path, request.adapter_scales[index] if index < len(request.adapter_scales) else 1.0)
+    except BaseException:
+        model.close()
+        raise
+    return model
 
 
 def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]:

@@ -59,6 +59,35 @@ class Model:
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._buffer = ctypes.create_string_buffer(512)
         self._pieces: dict[int, bytes] = {}
+        self._adapters: list[tuple[Any, float]] = []
+
+    def adapt(self, path: str, scale: float) -> None:
+        """Add a LoRA adapter: contexts made from now on compute with it.
+
+        Raises:
+            ModelFileError: it is no adapter, or not one for this model.
+        """
+        logs.capture()
+        adapter = llama.llama_adapter_lora_init(self._model, path.encode())
+        if not adapter:
+            raise ModelFileError(
+                f"llama.cpp cannot use {path} as an adapter of {self.path}: {logs.last_error()}", param="adapter_paths"
+            )
+        self._adapters.append((adapter, scale))  # Freed with the model.
+
+    def set_adapters(self, context: Any) -> None:
+        """Let llama.cpp's `context` compute with the adapters."""
+        if self._adapters:
+            adapters, scales = zip(*self._adapters, strict=True)
+            count = len(adapters)
+            status = llama.llama_set_adapters_lora(
+                context,
+                (llama.llama_adapter_lora_p_ctypes * count)(*adapters),
+                count,
+                (ctypes.c_float * count)(*scales),
+            )
+            if status:
+                raise ModelFileError(f"llama.cpp cannot set the adapters of {self.path}: {logs.last_error()}")
 
     def close(self) -> None:
         """Free the weights."""
@@ -273,6 +302,7 @@ class Context:
         self._context = llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
             raise OutOfMemoryError(f"no context of {cells} tokens for {model.path}: {logs.last_error()}")
+        model.set_adapters(self._context)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(batch, 0, 1)
         self._size = 0

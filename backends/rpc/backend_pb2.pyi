@@ -144,6 +144,8 @@ class LoadRequest(_message.Message):
     PROJECTOR_PATH_FIELD_NUMBER: _builtins.int
     ADAPTER_PATHS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    ADAPTER_SCALES_FIELD_NUMBER: _builtins.int
+    DRAFT_PATH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """the name people use, for messages"""
     path: _builtins.str
@@ -154,6 +156,8 @@ class LoadRequest(_message.Message):
     """engine settings, a JSON object: context_length, slots, ..."""
     projector_path: _builtins.str
     """vision or audio projector (mmproj), if any"""
+    draft_path: _builtins.str
+    """a small model of the same vocabulary that guesses ahead, if any"""
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters"""
@@ -161,6 +165,10 @@ class LoadRequest(_message.Message):
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """devices to use by name; empty: the engine decides"""
+
+    @_builtins.property
+    def adapter_scales(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """how strongly each adapter counts; absent: 1"""
 
     def __init__(
         self,
@@ -172,10 +180,12 @@ class LoadRequest(_message.Message):
         projector_path: _builtins.str = ...,
         adapter_paths: _abc.Iterable[_builtins.str] | None = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        adapter_scales: _abc.Iterable[_builtins.float] | None = ...,
+        draft_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_paths", b"adapter_paths", "devices", b"devices", "digest", b"digest", "model", b"model", "path", b"path", "projector_path", b"projector_path", "settings_json", b"settings_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_paths", b"adapter_paths", "adapter_scales", b"adapter_scales", "devices", b"devices", "digest", b"digest", "draft_path", b"draft_path", "model", b"model", "path", b"path", "projector_path", b"projector_path", "settings_json", b"settings_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -293,3 +293,47 @@ def test_what_is_not_a_file_is_told_and_not_opened(models: Path, name: str) -> N
 
     assert names(catalog) == ["echo", "minnow"]
     assert any("is not a file" in problem for problem in catalog.problems)
+
+
+def test_a_card_names_adapters_and_a_draft_model_beside_it(models: Path) -> None:
+    (models / "base.gguf").write_bytes(gguf(CHAT))
+    (models / "small.gguf").write_bytes(gguf(CHAT))
+    (models / "poems.gguf").write_bytes(gguf({**CHAT, "general.type": "adapter"}))
+    card = "path: base.gguf\nlora: [{path: poems.gguf, scale: 0.5}, poems.gguf]\ndraft_model: small.gguf\n"
+    (models / "poet.yaml").write_text(card)
+
+    catalog = catalog_of(models)
+    poet = catalog.lookup("poet")
+
+    assert poet is not None
+    assert [(adapter.path.name, adapter.scale) for adapter in poet.adapters] == [("poems.gguf", 0.5), ("poems.gguf", 1)]
+    assert poet.draft == models / "small.gguf"
+    assert catalog.lookup("poems") is None
+    assert catalog.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("card", "problem"),
+    [
+        pytest.param("lora: [gone.gguf]", "the file gone.gguf is missing", id="a missing adapter"),
+        pytest.param("draft_model: gone.gguf", "the file gone.gguf is missing", id="a missing draft model"),
+        pytest.param("lora: base.gguf", "lora must be a list", id="no list"),
+        pytest.param("lora: [{scale: 1}]", "needs the path", id="no path"),
+        pytest.param("lora: [{path: base.gguf, scale: much}]", "scale must be a number", id="no number"),
+        pytest.param("lora: [{path: base.gguf, weight: 1}]", "unknown key 'weight'", id="unknown key"),
+    ],
+)
+def test_a_card_with_bad_files_beside_it_is_a_problem(models: Path, card: str, problem: str) -> None:
+    (models / "base.gguf").write_bytes(gguf(CHAT))
+    (models / "poet.yaml").write_text(f"path: base.gguf\n{card}\n")
+
+    catalog = catalog_of(models)
+
+    assert catalog.lookup("poet") is None
+    assert any(problem in entry for entry in catalog.problems), catalog.problems
+
+
+def test_an_adapter_that_no_card_names_is_told_about(models: Path) -> None:
+    (models / "poems.gguf").write_bytes(gguf({**CHAT, "general.type": "adapter"}))
+
+    assert "name it under `lora`" in str(catalog_of(models).problem_with("poems"))

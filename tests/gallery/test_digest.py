@@ -11,7 +11,7 @@ import pytest
 from backends.echo_reply import EchoSettings
 from backends.llama.settings import LlamaSettings
 from gallery import digest
-from gallery.card import ModelCard
+from gallery.card import Adapter, ModelCard
 from gallery.digest import DigestCache
 
 
@@ -62,6 +62,21 @@ async def test_settings_count_if_they_change_answers(
     cache: DigestCache, card: ModelCard, settings: dict[str, object], is_same: bool
 ) -> None:
     assert (await cache.digest(card) == await cache.digest(replace(card, settings=settings))) is is_same
+
+
+async def test_adapters_and_their_scales_count_and_a_draft_model_does_not(
+    cache: DigestCache, card: ModelCard, tmp_path: Path
+) -> None:
+    lora = tmp_path / "lora.gguf"
+    lora.write_bytes(b"changes")
+    plain = await cache.digest(card)
+    adapted = await cache.digest(replace(card, adapters=(Adapter(lora),)))
+    weaker = await cache.digest(replace(card, adapters=(Adapter(lora, 0.5),)))
+    lora.write_bytes(b"other changes")
+    other = await cache.digest(replace(card, adapters=(Adapter(lora),)))
+
+    assert len({plain, adapted, weaker, other}) == 4
+    assert await cache.digest(replace(card, draft=lora)) == plain
 
 
 @pytest.mark.parametrize(("engine", "settings"), [("echo", EchoSettings), ("llama", LlamaSettings)])

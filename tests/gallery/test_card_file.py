@@ -46,7 +46,7 @@ def test_an_empty_card_leaves_everything_to_the_catalog() -> None:
         pytest.param("engin: echo", "my.yaml:1: unknown key 'engin'; did you mean 'engine'?", id="a typo"),
         pytest.param(
             "engine: echo\nzzz: 1",
-            "my.yaml:2: unknown key 'zzz'; known are aliases, capabilities, description, draft_model, engine, keep_alive, lora, path,",
+            "my.yaml:2: unknown key 'zzz'; known are aliases, capabilities, description, draft_model,",
             id="nothing like it",
         ),
         pytest.param("engine: echo\nengine: llama", "my.yaml:2: 'engine' is there twice", id="twice"),

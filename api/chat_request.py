@@ -27,6 +27,7 @@ from api.generation_request import (
     read_streaming,
     refuse_if,
 )
+from api.needs import abilities_for_chat, tokens_of_chat, tokens_of_text
 from api.ports import GenerateCall
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -78,11 +79,15 @@ def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> Generat
     values = read_fields(CHAT_FIELDS, body)
     refuse_if(bool(body.get("functions")), "functions", "'functions' is not supported; use 'tools', its successor.")
     tools_json, tool_choice_json = _read_tools(body.get("tools"), body.get("tool_choice"))
+    messages = body.get("messages")
+    messages_json = _read_messages(messages)
     call = GenerateCall(
         model=model,
         request_id=request_id,
         caller=caller,
-        messages_json=_read_messages(body.get("messages")),
+        needs=abilities_for_chat(messages, with_tools=bool(tools_json) and body.get("tool_choice") != "none"),
+        tokens_about=tokens_of_chat(messages) + tokens_of_text(tools_json),
+        messages_json=messages_json,
         tools_json=tools_json,
         tool_choice_json=tool_choice_json,
         parallel_tool_calls=values.get("parallel_tool_calls"),

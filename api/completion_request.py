@@ -25,6 +25,7 @@ from api.generation_request import (
     read_streaming,
     refuse_if,
 )
+from api.needs import tokens_of_text
 from api.ports import GenerateCall
 
 DEFAULT_MAX_TOKENS = 16
@@ -57,6 +58,8 @@ ALL_COMPLETION_FIELDS = (*SHAPED_COMPLETION_FIELDS, *COMPLETION_FIELDS, *GENERAT
 
 Prompt = str | tuple[int, ...]
 
+_NEEDS = frozenset({"completion"})
+
 
 def read_completion(body: JsonObject, *, request_id: str, caller: str = "", max_prompts: int) -> GenerationRequest:
     """What a completion request asks for.
@@ -78,6 +81,8 @@ def read_completion(body: JsonObject, *, request_id: str, caller: str = "", max_
             model=model,
             request_id=request_id if index == 0 else f"{request_id}-{index}",
             caller=caller,
+            needs=_NEEDS,
+            tokens_about=tokens_of_text(prompt) if isinstance(prompt, str) else len(prompt),
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_tokens=None if isinstance(prompt, str) else prompt,
             suffix=values.get("suffix", ""),

@@ -67,6 +67,10 @@ class GenerateCall:
     """The client's own word for what belongs together; its requests go to the same node where that is no worse."""
     keep_alive: float | None = None
     """Seconds the model stays loaded after it; infinite: for good. `None`: as usual."""
+    needs: frozenset[str] = frozenset()
+    """What the model must be able to do, in the words of `LoadedModel.capabilities` in `proto/backend.proto`."""
+    tokens_about: int = 0
+    """Length of the prompt, guessed from its text; see `api.needs`."""
     messages_json: str | None = None
     prompt: str | None = None
     prompt_tokens: Sequence[int] | None = None

@@ -5,13 +5,14 @@ two prompts share their first n hashes exactly if they share their first n block
 
     hashes = block_hashes(text)              of a request: computed where it enters the mesh, and where it runs
     memory.add(hashes)                       the node that runs it remembers its latest prompts
-    shared_bytes(hashes, memory.sketch)      how much of another request is cached there
+    known_blocks(hashes, memory.sketch, …)   how much of another request is cached there
 
 The text is the request's own (`node.prompts`), so no tokenizer is needed. The sketch follows what an engine keeps,
-and is no promise: a wrong guess costs a prompt read again, never a wrong answer. 32 bits per hash are enough for that.
+and is no promise: a wrong guess costs a prompt read again, never a wrong answer. So a CRC of 32 bits will do as the
+hash, and takes a third of the time of the least cryptographic one; every request of every entry node computes it.
 """
 
-import hashlib
+import zlib
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence, Set
@@ -27,30 +28,36 @@ HASH_BYTES = 4
 MANY = 3
 """Other prompts that part from a prompt at one place, for that place to be a popular beginning."""
 
-_INVERTED = 2 ** (8 * HASH_BYTES) - 1
+_ALL_BITS = 0xFFFFFFFF
 
 
 def block_hashes(text: bytes) -> tuple[int, ...]:
-    """A hash for every whole block of `text`."""
-    blake2b, digest, hashes = hashlib.blake2b, b"", []
+    """A hash for every whole block of `text`: the CRC of everything to its end."""
+    checksum, crc32, hashes = 0, zlib.crc32, []
     for start in range(0, min(len(text) - BLOCK + 1, BLOCK * MOST_BLOCKS), BLOCK):
-        digest = blake2b(digest + text[start : start + BLOCK], digest_size=HASH_BYTES).digest()
-        hashes.append(int.from_bytes(digest, "big"))
+        checksum = crc32(text[start : start + BLOCK], checksum)
+        hashes.append(checksum)
     return tuple(hashes)
 
 
-def shared_bytes(hashes: Sequence[int], sketch: Set[int]) -> int:
-    """How much of a prompt, from its beginning, a sketch knows."""
-    if not hashes or hashes[0] not in sketch:
-        return 0
-    # Who knows a block knows all before it, so the first unknown one can be searched by halves.
-    return BLOCK * bisect_left(range(len(hashes)), True, key=lambda i: hashes[i] not in sketch)
+def known_blocks(hashes: Sequence[int], sketch: Set[int], low: int, high: int) -> int:
+    """How many blocks of a prompt, from its beginning, a sketch knows; looked for from `low` to `high`.
+
+    Who knows a block knows all before it, so the first unknown one is searched by halves.
+    """
+    while low < high:
+        middle = (low + high) // 2
+        if hashes[middle] in sketch:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
-def is_popular(hashes: Sequence[int], shared: int, sketch: Set[int]) -> bool:
-    """Whether the part of a prompt that is cached, its first `shared` bytes, is one with which many prompts begin,
-    and not the past of one conversation."""
-    return shared >= BLOCK and hashes[shared // BLOCK - 1] ^ _INVERTED in sketch
+def popular_mark(value: int) -> int:
+    """What a sketch holds beside a block's hash if many prompts begin as far as that block, and then part: so this is
+    no conversation's past."""
+    return value ^ _ALL_BITS
 
 
 class PromptMemory:
@@ -76,8 +83,7 @@ class PromptMemory:
             known: set[int] = set()
             for hashes, popular in reversed(self._latest):
                 known.update(_fitting(hashes, known, most))
-                # A popular place is listed a second time, inverted.
-                known.update(_fitting([value ^ _INVERTED for value in popular], known, most))
+                known.update(_fitting([popular_mark(value) for value in popular], known, most))
             self._sketch = frozenset(known)
         return self._sketch
 

@@ -11,64 +11,33 @@ Order, before anything else:
 
 Dead and departed nodes, and models that drain, are no candidates.
 
-Among ready nodes the cost of one is
-
-    (places taken per slot, the request itself counted) / relative speed + distance + prompt to read again
-
-The cheapest are as good as equal when they differ little; of those, two are drawn with the request
-id as the seed and the better one wins (power of two choices). So many entry nodes with the same,
-slightly stale view do not all run to the same peer. This node is preferred unless it is clearly
-busier: a hop is not free, and sending requests back and forth helps nobody.
-
-A node that must read again what another one has cached of the prompt costs more, and the hop to that one costs
-nothing; but never more than a full load: when loads differ by more, the shortest queue wins (a hot prompt is then
-cached in a second place). What many prompts begin with moves more easily than the past of one conversation. One
-request in `EXPLORE_ONE_IN` looks past the cache.
+Among ready nodes, those whose context is long enough for the request come first, and of them the cheapest
+(`mesh.pricing`). Those that differ little from it are as good as equal: two are drawn with the request id as the seed
+and the better one wins (power of two choices). So many entry nodes with the same, slightly stale view do not all run
+to the same peer. This node is preferred unless it is clearly busier: a hop is not free, and sending requests back and
+forth helps nobody. One request in `EXPLORE_ONE_IN` looks past the cache.
 
 One name, one digest: two models of one name with different digests are not the same model. A name
 resolves to one digest per entry node, see `resolve`. `Candidate.terms` says how a cost came about.
 """
 
 import hashlib
-import random
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from mesh.prefixes import BLOCK, is_popular, shared_bytes
+from mesh.pricing import TERMS, InFlight, Offer, Prices, ReadyNodes
 from mesh.types import Member, MeshView, ModelRecord, ModelState, NodeId, NodeState
-
-LOCAL_PREFERENCE = 0.5
-"""A peer must be this much cheaper (in full loads of a node) before a request leaves this node. Less,
-and two equally busy nodes send each other their requests; more, and a busy node keeps its queue while
-another idles."""
 
 ABOUT_EQUAL = 0.15
 """Costs closer than this count as equal: gossip is a moment old, and they changed since."""
 
-DISTANCE_COST = 4.0
-"""Per second of round trip: 25 ms of network weigh as much as a tenth of a node's load."""
-
-SLOWEST = 0.05
-"""Least relative speed. Bounds how much a peer may gain by claiming to be fast."""
-
-PREFIX_COST = 1.0
-"""Of reading a prompt again that another node has cached, in full loads of a node, at most. So a node whose
-slots are full loses even its own conversations to an idle one."""
-
-PREFIX_BYTES = 4096
-"""Text (some 1,000 tokens) from which on a prompt costs that much; less costs in proportion."""
-
-POPULAR_BYTES = 768
-"""A beginning that many prompts share is priced as if it were no longer than this: it is read again once and
-used from then on, so one request of difference is enough to take it to another node."""
-
 EXPLORE_ONE_IN = 256
 
-_NO_ONE: Mapping[tuple[NodeId, str], int] = MappingProxyType({})
+_NO_ONE: InFlight = MappingProxyType({})
 
 Kind = Literal["local", "forward", "load"]
 
@@ -107,20 +76,7 @@ class Room:
     """Requests that wait at them."""
 
 
-_NOTHING_SPECIAL = Needs()
-
-
-class _Offer(NamedTuple):
-    """One node's copy of the model."""
-
-    node: NodeId
-    member: Member
-    model: ModelRecord
-
-
-_Terms = tuple[float, ...]
-_Priced = tuple[float, NodeId, _Offer, _Terms]
-TERMS = ("load", "slowness", "distance", "hop", "prefix")
+NOTHING_SPECIAL = Needs()
 
 
 def rank(
@@ -129,8 +85,8 @@ def rank(
     *,
     request_id: str = "",
     session: str = "",
-    in_flight: Mapping[tuple[NodeId, str], int] = _NO_ONE,
-    needs: Needs = _NOTHING_SPECIAL,
+    in_flight: InFlight = _NO_ONE,
+    needs: Needs = NOTHING_SPECIAL,
     prompt: Sequence[int] = (),
     failing: Collection[NodeId] = (),
 ) -> Iterator[Candidate]:
@@ -141,25 +97,26 @@ def rank(
     Requests of one `session` go to the same node as long as nothing speaks against it. `failing`
     are asked only when nobody else is left.
     """
-    offers = _offers(view, model)
-    digest = _resolve(view.self_id, offers)
-    offers = [o for o in offers if o.model.digest == digest and (needs is _NOTHING_SPECIAL or _fits(o.model, needs))]
-    request = _Request(view.self_id, model, request_id, session or request_id, in_flight, prompt)
-    trusted = [o for o in offers if o.member.state is NodeState.ALIVE and not (failing and o.node in failing)]
-    yield from _rank_equally_trusted(trusted, request)
-    if len(trusted) < len(offers):
-        alive = [o for o in offers if o.member.state is NodeState.ALIVE and o.node in failing]
-        suspect = [o for o in offers if o.member.state is NodeState.SUSPECT]
-        for doubted, doubt in ((alive, "failed lately"), (suspect, "under suspicion")):
-            for candidate in _rank_equally_trusted(doubted, request):
-                yield replace(candidate, why=f"{candidate.why}, {doubt}")
+    request = _Request(view.self_id, model, request_id, session or request_id, in_flight, prompt, needs.context_length)
+    if not failing:
+        yield from _known_order(view, model, needs.capabilities).candidates(request)
+        offers = _able(view, model, needs.capabilities)
+    else:
+        offers = _able(view, model, needs.capabilities)
+        trusted = [o for o in offers if o.member.state is NodeState.ALIVE and o.node not in failing]
+        yield from _Order(view.self_id, model, trusted).candidates(request)
+    alive = [o for o in offers if o.member.state is NodeState.ALIVE and o.node in failing]
+    suspect = [o for o in offers if o.member.state is NodeState.SUSPECT]
+    for doubted, doubt in ((alive, "failed lately"), (suspect, "under suspicion")):
+        for candidate in _Order(view.self_id, model, doubted).candidates(request) if doubted else ():
+            yield replace(candidate, why=f"{candidate.why}, {doubt}")
 
 
 def room(
     view: MeshView,
     model: str,
     *,
-    in_flight: Mapping[tuple[NodeId, str], int] = _NO_ONE,
+    in_flight: InFlight = _NO_ONE,
     failing: Collection[NodeId] = (),
 ) -> Room | None:
     """How much more the nodes that hold `model` can take; None if nobody has it ready, or one does not say.
@@ -193,7 +150,17 @@ def resolve(view: MeshView, model: str) -> str | None:
     return _resolve(view.self_id, _offers(view, model))
 
 
-def turned_down(view: MeshView, model: str, *, needs: Needs = _NOTHING_SPECIAL) -> list[tuple[NodeId, str]]:
+def lacking(view: MeshView, model: str, needs: Needs) -> list[str]:
+    """What every copy of `model` lacks of what is needed; nothing if one of them can do it, or nobody has it."""
+    if not needs.capabilities:
+        return []
+    offers = _offers(view, model)
+    digest = _resolve(view.self_id, offers)
+    lacks = [_lacks(o.model, needs.capabilities) for o in offers if o.model.digest == digest]
+    return min(lacks, key=len, default=[])
+
+
+def turned_down(view: MeshView, model: str, *, needs: Needs = NOTHING_SPECIAL) -> list[tuple[NodeId, str]]:
     """Everybody who has `model` and is no candidate, with the reason."""
     digest = resolve(view, model)
     found: list[tuple[NodeId, str]] = []
@@ -230,92 +197,103 @@ class _Request:
     id: str
     draw: str
     """Seed for choosing among equals."""
-    in_flight: Mapping[tuple[NodeId, str], int]
+    in_flight: InFlight
     prompt: Sequence[int]
+    context_length: int
 
     @property
     def explores(self) -> bool:
         """Whether this one is to see what else there is. The same on every entry node."""
-        return zlib.crc32(self.id.encode()) % EXPLORE_ONE_IN == 0
+        return bool(self.prompt) and zlib.crc32(b"explore " + self.id.encode()) % EXPLORE_ONE_IN == 0
 
 
-def _rank_equally_trusted(offers: Sequence[_Offer], request: _Request) -> Iterator[Candidate]:
-    self_id = request.self_id
-    yield from _rank_ready(_in_state(offers, ModelState.READY), request)
-    loading = _in_state(offers, ModelState.LOADING)
-    yield from _plain(self_id, sorted(loading, key=lambda o: (o.model.queued, o.node)), "is loading it")
-    yield from _plain(self_id, _in_loading_order(_in_state(offers, ModelState.ON_DISK)), "loads it")
+class _Order:
+    """The order of some equally trusted offers, as far as it is the same for every request."""
+
+    def __init__(self, self_id: NodeId, model: str, offers: Sequence[Offer]) -> None:
+        ready = _in_state(offers, ModelState.READY)
+        loading = sorted(_in_state(offers, ModelState.LOADING), key=lambda o: (o.model.queued, o.node))
+        self._self_id = self_id
+        self._model = model
+        self._ready = ready
+        self._nodes = ReadyNodes(self_id, model, ready)
+        contexts = [o.model.context_length for o in ready]
+        self._longest = 0 if 0 in contexts else max(contexts, default=0)
+        self._shortest = min((c for c in contexts if c), default=0)
+        self._plain = _plain(self_id, loading, "is loading it")
+        self._plain += _plain(self_id, _in_loading_order(_in_state(offers, ModelState.ON_DISK)), "loads it")
+
+    def candidates(self, request: _Request) -> Iterator[Candidate]:
+        wanted = min(request.context_length, self._longest) if self._longest else request.context_length
+        if wanted <= self._shortest or not self._shortest:
+            yield from _rank_ready(self._nodes, request)
+        else:
+            # Nobody is turned down for a guess: who may be too small is asked after the others.
+            long = [o for o in self._ready if not 0 < o.model.context_length < wanted]
+            yield from _rank_ready(ReadyNodes(self._self_id, self._model, long), request)
+            short = sorted((o for o in self._ready if o not in long), key=lambda o: -o.model.context_length)
+            yield from _plain(self._self_id, short, "holds it, with a shorter context", kind="forward")
+        yield from self._plain
 
 
-def _rank_ready(offers: Sequence[_Offer], request: _Request) -> Iterator[Candidate]:
-    if not offers:
+def _known_order(view: MeshView, model: str, capabilities: frozenset[str]) -> _Order:
+    """The order of everybody who is alive; worked out once for a view."""
+    key = "order", model, capabilities
+    known: _Order | None = view.memo.get(key)
+    if known is None:
+        offers = _able(view, model, capabilities)
+        known = _Order(view.self_id, model, [o for o in offers if o.member.state is NodeState.ALIVE])
+        if offers:
+            view.memo[key] = known
+    return known
+
+
+def _rank_ready(nodes: ReadyNodes, request: _Request) -> Iterator[Candidate]:
+    if not nodes.offers:
         return
-    cached: list[int] = []
-    explores = bool(request.prompt) and request.explores
-    if request.prompt and not explores:
-        cached = [shared_bytes(request.prompt, o.model.prefixes) for o in offers]
-    most_cached = max(cached, default=0)
-    cached_here = next((c for c, o in zip(cached, offers, strict=False) if o.node == request.self_id), most_cached)
-    fastest = max(o.model.tokens_per_second for o in offers)
-    is_popular_one = most_cached > 0 and any(
-        is_popular(request.prompt, most_cached, o.model.prefixes)
-        for c, o in zip(cached, offers, strict=True)
-        if c == most_cached
-    )
-    priced: list[_Priced] = []
-    for index, offer in enumerate(offers):
-        missing = most_cached - cached[index] if cached else 0
-        if missing and is_popular_one:
-            missing = min(missing, POPULAR_BYTES)
-        knows_more = explores or (bool(cached) and cached[index] > cached_here)
-        terms = _terms(offer, request, fastest, missing, is_worth_a_hop=knows_more)
-        priced.append((sum(terms), offer.node, offer, terms))
-    priced.sort()
-    if len(priced) > 1:
-        winner = _winner(priced, request)
-        priced.remove(winner)
-        priced.insert(0, winner)
-    for cost, node, offer, terms in priced:
-        is_here = node == request.self_id
-        knows = most_cached >= BLOCK and len(priced) > 1 and terms[-1] == 0.0
-        yield Candidate(
-            node=node,
-            digest=offer.model.digest,
-            kind="local" if is_here else "forward",
-            why=_why_ready(is_here=is_here, others=len(priced) - 1, knows_prompt=knows),
-            cost=cost,
-            terms=MappingProxyType(dict(zip(TERMS, terms, strict=True))),
-        )
+    prices = nodes.prices(request.in_flight, request.prompt, explores=request.explores)
+    first = _winner(nodes, prices, request)
+    yield _candidate(nodes, prices, first, request)
+    for index in sorted(range(len(nodes.offers)), key=lambda i: (prices.costs[i], nodes.offers[i].node)):
+        if index != first:
+            yield _candidate(nodes, prices, index, request)
 
 
-def _winner(priced: Sequence[_Priced], request: _Request) -> _Priced:
-    best, best_terms = priced[0][0], priced[0][-1]
-    equal = [p for p in priced if p[0] <= best + ABOUT_EQUAL and p[-1][-1] <= best_terms[-1]]
-    here = next((p for p in equal if p[1] == request.self_id), None)
-    if here is not None:
-        return here
+def _winner(nodes: ReadyNodes, prices: Prices, request: _Request) -> int:
+    costs, prefix = prices.costs, prices.prefix
+    least = min(costs)
+    best = costs.index(least)
+    equal = [i for i, cost in enumerate(costs) if cost <= least + ABOUT_EQUAL and prefix[i] <= prefix[best]]
+    if nodes.here in equal:
+        return nodes.here
     if len(equal) == 1:
-        return equal[0]
-    drawn = random.Random(request.draw).sample(sorted(equal, key=lambda p: p[1]), 2)
-    return min(drawn, key=lambda p: p[0])
+        return best
+    # By id, so that every entry node draws the same two.
+    equal.sort(key=lambda i: nodes.offers[i].node)
+    number = zlib.crc32(b"draw " + request.draw.encode())
+    one = number % len(equal)
+    other = (one + 1 + number // len(equal) % (len(equal) - 1)) % len(equal)
+    return min(equal[one], equal[other], key=lambda i: costs[i])
 
 
-def _terms(offer: _Offer, request: _Request, fastest: float, missing: int, *, is_worth_a_hop: bool) -> _Terms:
-    """The parts of a cost, in the order of `TERMS`. `missing`: bytes of the prompt that another one has cached."""
-    model, node = offer.model, offer.node
-    # Our own requests may or may not be in the holder's numbers already; never count them twice.
-    taken = max(model.busy + model.queued, request.in_flight.get((node, request.model), 0))
-    load = (taken + 1) / (model.slots or 1)
-    speed = model.tokens_per_second / fastest if fastest > 0 and model.tokens_per_second > 0 else 1.0
-    slowness = load / (speed if speed > SLOWEST else SLOWEST) - load
-    prefix = PREFIX_COST * missing / PREFIX_BYTES if missing < PREFIX_BYTES else PREFIX_COST
-    if node == request.self_id:
-        return load, slowness, 0.0, 0.0, prefix
-    hop = 0.0 if is_worth_a_hop else LOCAL_PREFERENCE
-    return load, slowness, DISTANCE_COST * (offer.member.round_trip or 0.0), hop, prefix
+def _candidate(nodes: ReadyNodes, prices: Prices, index: int, request: _Request) -> Candidate:
+    offer, others = nodes.offers[index], len(nodes.offers) - 1
+    cost, prefix = prices.costs[index], prices.prefix[index]
+    is_here = index == nodes.here
+    knows = prices.knows_prompt and others > 0 and prefix == 0.0
+    return Candidate(
+        node=offer.node,
+        digest=offer.model.digest,
+        kind="local" if is_here else "forward",
+        why=_why_ready(is_here=is_here, others=others, knows_prompt=knows),
+        cost=cost,
+        terms=MappingProxyType(
+            dict(zip(TERMS, nodes.terms(index, cost, prefix, request.in_flight), strict=True)),
+        ),
+    )
 
 
-def _resolve(self_id: NodeId, offers: Sequence[_Offer]) -> str | None:
+def _resolve(self_id: NodeId, offers: Sequence[Offer]) -> str | None:
     own = next((o for o in offers if o.node == self_id), None)
     if own is not None:
         return own.model.digest
@@ -326,12 +304,12 @@ def _resolve(self_id: NodeId, offers: Sequence[_Offer]) -> str | None:
     return None
 
 
-def _in_loading_order(offers: Iterable[_Offer]) -> list[_Offer]:
+def _in_loading_order(offers: Iterable[Offer]) -> list[Offer]:
     """Nodes with an accelerator first; among equals by rendezvous hashing."""
     return sorted(offers, key=lambda o: (not _has_accelerator(o.member), -_weight(o)))
 
 
-def _weight(offer: _Offer) -> int:
+def _weight(offer: Offer) -> int:
     # Highest random weight: each node's weight for a model depends on nothing else, so a node that
     # joins or leaves moves only the models that it wins or held.
     text = f"{offer.model.name}\0{offer.model.digest}\0{offer.node}"
@@ -341,33 +319,38 @@ def _weight(offer: _Offer) -> int:
 # ---------------------------------------------------------------- small questions
 
 
-def _offers(view: MeshView, model: str) -> Sequence[_Offer]:
-    known: Sequence[_Offer] | None = view.memo.get(model)
+def _offers(view: MeshView, model: str) -> Sequence[Offer]:
+    known: Sequence[Offer] | None = view.memo.get(("offers", model))
     if known is not None:
         return known
-    found: list[_Offer] = []
+    found: list[Offer] = []
     for node, member in view.members.items():
         record = member.record.model(model)
         if record is None or record.state is ModelState.DRAINING:
             continue
         if (member.state is NodeState.ALIVE or member.state is NodeState.SUSPECT) and not member.record.left:
-            found.append(_Offer(node, member, record))
+            found.append(Offer(node, member, record))
     if found:
-        view.memo[model] = found
+        view.memo["offers", model] = found
     return found
 
 
-def _in_state(offers: Iterable[_Offer], state: ModelState) -> list[_Offer]:
+def _able(view: MeshView, model: str, capabilities: frozenset[str]) -> Sequence[Offer]:
+    """The offers of what the name means here, by copies that can do what is needed."""
+    offers = _offers(view, model)
+    digest = _resolve(view.self_id, offers)
+    return [o for o in offers if o.model.digest == digest and not _lacks(o.model, capabilities)]
+
+
+def _in_state(offers: Iterable[Offer], state: ModelState) -> list[Offer]:
     return [o for o in offers if o.model.state is state]
 
 
-def _fits(model: ModelRecord, needs: Needs) -> bool:
-    # A model on disk says little of itself; loading it will show.
-    if model.state is ModelState.ON_DISK:
-        return True
-    if not needs.capabilities <= set(model.capabilities):
-        return False
-    return not (needs.context_length and model.context_length) or needs.context_length <= model.context_length
+def _lacks(model: ModelRecord, capabilities: frozenset[str]) -> list[str]:
+    """What a copy cannot do. One on disk, or that says nothing, says too little of itself; using it will show."""
+    if model.state is ModelState.ON_DISK or not model.capabilities:
+        return []
+    return sorted(capabilities.difference(model.capabilities))
 
 
 def _reason_against(member: Member, model: ModelRecord, digest: str | None, needs: Needs) -> str:
@@ -379,23 +362,23 @@ def _reason_against(member: Member, model: ModelRecord, digest: str | None, need
         return "is unloading it"
     if model.digest != digest:
         return "has another model of that name"
-    if _fits(model, needs):
-        return ""
-    if lacks := sorted(needs.capabilities - set(model.capabilities)):
+    if lacks := _lacks(model, needs.capabilities):
         return f"its copy has no {' and no '.join(lacks)}"
-    return f"its context of {model.context_length} tokens is too short"
+    return ""
 
 
 def _has_accelerator(member: Member) -> bool:
     return any(device.kind != "cpu" for device in member.record.devices)
 
 
-def _plain(self_id: NodeId, offers: Iterable[_Offer], what: str) -> list[Candidate]:
+def _plain(
+    self_id: NodeId, offers: Iterable[Offer], what: str, kind: Literal["load", "forward"] = "load"
+) -> list[Candidate]:
     return [
         Candidate(
             node=o.node,
             digest=o.model.digest,
-            kind="load",
+            kind="local" if kind == "forward" and o.node == self_id else kind,
             why=f"{'local' if o.node == self_id else 'forwarded'}: {what}",
         )
         for o in offers

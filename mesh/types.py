@@ -112,7 +112,7 @@ class MeshView:
     self_id: NodeId
     members: Mapping[NodeId, Member] = field(default_factory=lambda: MappingProxyType({}))
     """This node included."""
-    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """For what `mesh.routing` has worked out from this view, by model: most views see many requests."""
 
     @property

@@ -33,6 +33,8 @@ from node.waiting_room import WaitingRoom
 LOAD, UNLOAD = "node.Load", "node.Unload"
 """What nodes ask of each other beside the backend protocol; bodies are JSON."""
 
+EMBEDDING, RERANKING = routing.Needs(frozenset({"embedding"})), routing.Needs(frozenset({"rerank"}))
+
 
 class Dispatcher:
     """Answers every call, wherever in the mesh that happens."""
@@ -59,9 +61,8 @@ class Dispatcher:
         def body(digest: str, _: Given) -> bytes:
             return protocol.embed_request(call, digest)
 
-        answer = await self._start(
-            protocol.EMBED, Asked(model=call.model, request_id=call.request_id, caller=call.caller), body
-        )
+        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=EMBEDDING)
+        answer = await self._start(protocol.EMBED, asked, body)
         vectors, prompt_tokens = protocol.embed_vectors(await answer.raw())
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
@@ -69,7 +70,7 @@ class Dispatcher:
         def body(digest: str, _: Given) -> bytes:
             return protocol.rerank_request(call, digest)
 
-        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller)
+        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=RERANKING)
         answer = await self._start(protocol.RERANK, asked, body)
         scores, prompt_tokens = protocol.rerank_scores(await answer.raw())
         return ports.Reranking(scores, prompt_tokens, answer.route)
@@ -77,6 +78,7 @@ class Dispatcher:
     async def _start(self, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> Errand:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)
+        self._refuse_what_nobody_can(asked)
         await self._waiting.enter(asked.model, asked.caller)
         errand = Errand(self._sender, method, asked, body)
         if not await errand.start(lambda: self._find_here(asked.model)):
@@ -88,6 +90,12 @@ class Dispatcher:
             return await self._local.find(model)
         except BackendError as error:
             raise to_api_error(of_backend_error(error), model) from error
+
+    def _refuse_what_nobody_can(self, asked: Asked) -> None:
+        """Raises UnsupportedError: every copy of the model lacks something that the request needs."""
+        lacking = routing.lacking(self._mesh.view(), asked.model, asked.needs)
+        if lacking:
+            raise errors.UnsupportedError(f"model {asked.model!r} has no {' and no '.join(lacking)}", param="model")
 
     def _not_found(self, model: str) -> errors.ApiError:
         if problem := self._local.problem_with(model):
@@ -112,8 +120,9 @@ class Dispatcher:
 
     def explain(self, call: ports.GenerateCall) -> Mapping[str, Any]:
         members = self._mesh.view().members
-        candidates = list(self._sender.candidates(_asked(call)))
-        turned_down = routing.turned_down(self._mesh.view(), call.model)
+        asked = _asked(call)
+        candidates = list(self._sender.candidates(asked))
+        turned_down = routing.turned_down(self._mesh.view(), call.model, needs=asked.needs)
         if not candidates and not turned_down:
             raise self._not_found(call.model)
         return {
@@ -236,6 +245,7 @@ def _asked(call: ports.GenerateCall) -> Asked:
         caller=call.caller,
         session=call.session,
         prompt=hashes_of_call(call),
+        needs=routing.Needs(call.needs, call.tokens_about + (call.max_tokens or 0)),
         keep_alive=call.keep_alive,
     )
 

@@ -8,9 +8,11 @@ Rules:
 
 1. Whatever is not the client's fault is tried elsewhere, at `MAX_ATTEMPTS` nodes in all.
 2. A request under which `MAX_CRASHES` backends died is likely the reason; it is not passed around further.
-3. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
-4. Only text goes on (`AnswerSoFar`). Other calls end with the error they met.
-5. Whatever ends an errand, early or late, closes the call where it runs.
+3. A prompt that is too long for one node's context is tried where that is longer: until then, its length in tokens
+   was a guess.
+4. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
+5. Only text goes on (`AnswerSoFar`). Other calls end with the error they met.
+6. Whatever ends an errand, early or late, closes the call where it runs.
 """
 
 import logging
@@ -19,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from api import ports
 from mesh.types import NodeId
 from node.answer_so_far import AnswerSoFar, Given
-from node.failure import CallFailure, to_api_error
+from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,11 @@ class Errand:
         """
         self._crashes += failure.is_crash
         target = None
-        if not failure.is_final and len(self._tried) < MAX_ATTEMPTS and self._crashes < MAX_CRASHES:
+        if failure.code == CONTEXT_EXCEEDED and len(self._tried) < MAX_ATTEMPTS:
+            too_short = self._sender.context_length(self._tried[-1], self._model)
+            if too_short:
+                target = self._sender.choose(self._asked, tried=self._tried, digest=digest, longer_than=too_short)
+        elif not failure.is_final and len(self._tried) < MAX_ATTEMPTS and self._crashes < MAX_CRASHES:
             target = self._sender.choose(self._asked, tried=self._tried, digest=digest)
             if target is None and failure.is_crash:
                 target = self._sender.choose(self._asked, digest=digest)

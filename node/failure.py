@@ -50,6 +50,7 @@ class CallFailure:
 
 
 BACKEND_LOST = "backend_lost"
+CONTEXT_EXCEEDED = "context_length_exceeded"
 STALLED = "stalled"
 NODE_LOST = CallFailure("UNAVAILABLE", "node_lost", "the node that was answering is gone")
 
@@ -73,7 +74,7 @@ def to_api_error(failure: CallFailure, model: str) -> errors.ApiError:
     """What the client is told when nobody else is left to try."""
     message, param = failure.message, failure.param or None
     match failure.status, failure.code:
-        case _, "context_length_exceeded":
+        case _, code if code == CONTEXT_EXCEEDED:
             return errors.ContextLengthError(message, param=param or "messages")
         case "INVALID_ARGUMENT" | "OUT_OF_RANGE", code:
             return errors.InvalidRequestError(message, code=code or None, param=param)

@@ -36,6 +36,7 @@ class Asked:
     session: str = ""
     prompt: Sequence[int] = ()
     """See `mesh.prefixes`."""
+    needs: routing.Needs = routing.NOTHING_SPECIAL
     keep_alive: float | None = None
     """Not for choosing: the node that runs it is told."""
 
@@ -133,13 +134,23 @@ class Sender:
         self._running: Counter[tuple[NodeId, str]] = Counter()
         """By node and model: known here before any gossip."""
 
-    def choose(self, asked: Asked, *, tried: Collection[NodeId] = (), digest: str | None = None) -> Target | None:
-        """The best node for a request that was not `tried`; with `digest`, only one with that very model."""
+    def choose(
+        self, asked: Asked, *, tried: Collection[NodeId] = (), digest: str | None = None, longer_than: int = 0
+    ) -> Target | None:
+        """The best node for a request that was not `tried`; with `digest`, only one with that very model; with
+        `longer_than`, only one whose context is known to have more tokens."""
         for candidate in self.candidates(asked):
             if candidate.node not in tried and digest in (None, candidate.digest):
                 name = self._mesh.view().members[candidate.node].record.name
-                return Target(candidate.node, name, candidate.digest, candidate.why)
+                if not longer_than or self.context_length(candidate.node, asked.model) > longer_than:
+                    return Target(candidate.node, name, candidate.digest, candidate.why)
         return None
+
+    def context_length(self, node: NodeId, model: str) -> int:
+        """Tokens that the copy of a model on `node` takes; 0: not known."""
+        member = self._mesh.view().members.get(node)
+        record = member.record.model(model) if member is not None else None
+        return record.context_length if record is not None else 0
 
     def candidates(self, asked: Asked) -> Iterator[routing.Candidate]:
         """Everybody who could answer, in the order in which they are tried."""
@@ -149,6 +160,7 @@ class Sender:
             request_id=asked.request_id,
             session=asked.session,
             in_flight=self._running,
+            needs=asked.needs,
             prompt=asked.prompt,
             failing=self._failing(asked.model) if self.breaker else (),
         )

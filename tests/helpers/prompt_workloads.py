@@ -2,10 +2,10 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
-from mesh.prefixes import PromptMemory, block_hashes, shared_bytes
+from mesh.prefixes import BLOCK, PromptMemory, block_hashes, known_blocks
 from mesh.types import MeshView
 from tests.helpers.mesh_records import member, model, view
 
@@ -88,6 +88,11 @@ def one_hot_prefix(*, requests: int = 400, size: int = 32 * 1024, seed: int = 1)
     shared = rng.randbytes(size)
     for _ in range(requests):
         yield shared + rng.randbytes(300)
+
+
+def shared_bytes(hashes: Sequence[int], sketch: Set[int]) -> int:
+    """How much of a prompt, from its beginning, a sketch knows."""
+    return BLOCK * known_blocks(hashes, sketch, 0, len(hashes))
 
 
 def _view(entry: str, nodes: dict[str, Replica]) -> MeshView:

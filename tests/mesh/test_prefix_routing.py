@@ -58,7 +58,7 @@ def test_the_route_says_that_the_prompt_is_cached() -> None:
     first, second = rank(seen, "m", request_id="r1", prompt=block_hashes(QUESTION))
 
     assert first.why == "forwarded: 2 hold it, prompt cached"
-    assert (first.terms["prefix"], second.terms["prefix"]) == (0.0, 1.0)
+    assert (first.terms["prefix"], second.terms["prefix"]) == (0.0, 1.5)
 
 
 def test_a_few_requests_look_past_the_cache() -> None:

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.prefixes import BLOCK, MOST_BLOCKS, PromptMemory, block_hashes, is_popular, shared_bytes
+from mesh.prefixes import BLOCK, MOST_BLOCKS, PromptMemory, block_hashes, popular_mark
+from tests.helpers.prompt_workloads import shared_bytes
 
 TEXTS = st.lists(st.binary(min_size=BLOCK, max_size=BLOCK), max_size=20).map(b"".join)
 
@@ -61,7 +62,8 @@ def test_a_prompt_of_any_length_has_a_bounded_number_of_hashes() -> None:
 
 def popularity(*texts: bytes, question: bytes) -> bool:
     hashes, sketch = block_hashes(question), memory_of(*texts).sketch()
-    return is_popular(hashes, shared_bytes(hashes, sketch), sketch)
+    known = shared_bytes(hashes, sketch) // BLOCK
+    return known > 0 and popular_mark(hashes[known - 1]) in sketch
 
 
 START = bytes(BLOCK * 4)

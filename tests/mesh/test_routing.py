@@ -181,7 +181,6 @@ def test_an_accelerator_loads_before_a_cpu() -> None:
     ("needs", "expected"),
     [
         pytest.param(Needs(frozenset({"vision"})), ["sees"], id="capability"),
-        pytest.param(Needs(context_length=8000), ["long"], id="context"),
         pytest.param(Needs(), ["long", "sees"], id="nothing special"),
     ],
 )
@@ -190,6 +189,28 @@ def test_only_who_can_do_it_is_asked(needs: Needs, expected: list[str]) -> None:
     long = member("long", model(capabilities=("chat",), context_length=16000))
 
     assert sorted(c.node for c in rank(view("here", sees, long), "m", needs=needs)) == expected
+
+
+def test_who_may_be_too_small_for_a_request_is_asked_after_the_others() -> None:
+    small = member("small", model(context_length=2048))
+    middle = member("middle", model(context_length=4096))
+    long = member("long", model(context_length=16000, busy=4))
+    seen = view("here", small, middle, long, member("disk", model(state=ON_DISK)))
+
+    def order(tokens: int) -> list[str]:
+        return [c.node for c in rank(seen, "m", needs=Needs(context_length=tokens))]
+
+    assert order(8000) == ["long", "middle", "small", "disk"]
+    assert order(3000) == ["middle", "long", "small", "disk"]
+    # Too long for everybody: as that is a guess, the longest tries.
+    assert order(100_000) == ["long", "middle", "small", "disk"]
+    assert set(order(0)[:2]) == {"small", "middle"}
+
+
+def test_a_copy_that_does_not_say_what_it_can_do_is_asked() -> None:
+    seen = view("here", member("p1", model()), member("p2", model(capabilities=("chat",))))
+
+    assert [c.node for c in rank(seen, "m", needs=Needs(frozenset({"vision"})))] == ["p1"]
 
 
 def test_the_terms_of_a_cost_add_up() -> None:

@@ -21,6 +21,7 @@ from api.model_routes import add_model_routes
 from api.no_websocket import NoWebsocket
 from api.node_routes import add_node_routes
 from api.ports import Inference
+from api.resumable import Streams
 from api.stream_routes import add_stream_routes
 from api.text_routes import add_text_routes
 
@@ -35,9 +36,13 @@ class _NoSessions(SecureCookieSessionInterface):
 
 
 def create_app(
-    inference: Inference, config: ApiConfig | None = None, registry: CollectorRegistry | None = None
+    inference: Inference,
+    config: ApiConfig | None = None,
+    registry: CollectorRegistry | None = None,
+    streams: Streams | None = None,
 ) -> Quart:
-    """An app that answers with `inference`; `registry` is for sharing `/metrics` with the node.
+    """An app that answers with `inference`; `registry` is for sharing `/metrics` with the node, `streams` for letting
+    its peers read them too.
 
     Raises:
         ValueError: `config` would let strangers in without saying so.
@@ -50,11 +55,11 @@ def create_app(
     app.session_interface = _NoSessions()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    around = Surroundings(config, Gate(config), Metrics(registry))
+    around = Surroundings(config, Gate(config), Metrics(registry), streams or Streams())
     app.extensions[EXTENSION] = around
     app.after_serving(around.streams.aclose)
     add_text_routes(app, inference, around)
-    add_stream_routes(app, around)
+    add_stream_routes(app, inference, around)
     add_model_routes(app, inference)
     add_node_routes(app, inference, around)
     app.register_error_handler(ApiError, _api_error)

@@ -54,7 +54,7 @@ class Surroundings:
     config: ApiConfig
     gate: Gate
     metrics: Metrics
-    streams: Streams = field(default_factory=Streams)
+    streams: Streams
     is_stopping: bool = False
     running: "set[HttpExchange]" = field(default_factory=set)
     """Those whose request has been read, until they are answered."""

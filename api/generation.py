@@ -68,7 +68,8 @@ async def respond(
     metrics.first_token(request.endpoint_label, perf_counter() - request.started_at)
     call = wanted.calls[0]
     choices = call.choices * len(wanted.calls)
-    head = AnswerHead(id=dialect.id_prefix + urandom(12).hex(), created=int(time()), model=call.model)
+    mark = around.streams.mark if wanted.resumable else ""
+    head = AnswerHead(id=dialect.id_prefix + urandom(12).hex() + mark, created=int(time()), model=call.model)
     headers = {"x-shoal-node": answer.route.node, "x-shoal-route": answer.route.why}
     if wanted.stream:
         chunks = dialect.chunks(head, choices=choices, include_usage=wanted.include_usage)

@@ -197,6 +197,14 @@ class Answer(Protocol):
         ...
 
 
+class Body(Protocol):
+    """Pieces of server-sent events. Closing it cancels the answer."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """One vector per input, in order."""
@@ -241,6 +249,10 @@ class Inference(Protocol):
     async def embed(self, call: EmbedCall) -> Embeddings: ...
 
     async def rerank(self, call: RerankCall) -> Reranking: ...
+
+    async def read_stream(self, stream_id: str, start: int) -> Body:
+        """The events of a resumable stream that another node keeps, from number `start` on."""
+        ...
 
     def models(self) -> Sequence[ModelInfo]:
         """Every model of the mesh, sorted by name."""

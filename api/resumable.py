@@ -1,9 +1,10 @@
-"""Streams that can be read again: from event N on, by whoever knows their id, at the node that was asked first.
+"""Streams that can be read again: from event N on, by whoever knows their id.
 
     {"stream": true, "stream_options": {"resumable": true}}      the answer's events carry ids: 0, 1, 2, …
     GET /v1/streams/ID     Last-Event-ID: 41                      the events from 42 on, and whatever follows
 
-ID is the `id` in the answer's chunks, and the header `x-shoal-stream`.
+ID is the `id` in the answer's chunks, and the header `x-shoal-stream`. The node that was asked first keeps the events;
+the id's end names it, so that any other node can fetch them there.
 
 Rules:
 
@@ -15,23 +16,15 @@ Rules:
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from itertools import islice
-from typing import Protocol
 
 from api.errors import NotFoundError, TooManyRequestsError
+from api.ports import Body
 
 MOST_STREAMS = 256
 MOST_BYTES = 4 * 1024 * 1024
 """Kept of one stream."""
-
-
-class Body(Protocol):
-    """Pieces of server-sent events. Closing it cancels the answer."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def aclose(self) -> None: ...
 
 
 class EventLog:
@@ -107,11 +100,16 @@ class _Stream:
 class Streams:
     """All resumable streams of one node."""
 
-    def __init__(self, linger: float = 60.0, most: int = MOST_STREAMS) -> None:
-        """`linger`: see the rules; seconds."""
+    def __init__(self, linger: float = 60.0, most: int = MOST_STREAMS, mark: str = "") -> None:
+        """`linger`: see the rules; seconds. `mark`: what the ids of this node's streams end in."""
+        self.mark = mark
         self._linger = linger
         self._most = most
         self._streams: dict[str, _Stream] = {}
+
+    def keeps(self, stream_id: str) -> bool:
+        """Whether a stream of that id would be here, if anywhere."""
+        return stream_id in self._streams or (bool(self.mark) and stream_id.endswith(self.mark))
 
     def open(self, stream_id: str, body: Body) -> "Reader":
         """Writes `body` down from now on, and reads it from its beginning.
@@ -132,8 +130,8 @@ class Streams:
         stream = self._streams.get(stream_id)
         if stream is None:
             raise NotFoundError(
-                f"No stream {stream_id[:80]!r}: only the node that was asked keeps it, and only for "
-                f"{self._linger:.0f} s after its end or its last reader."
+                f"No stream {stream_id[:80]!r}: one is kept for {self._linger:.0f} s after its end or its last reader, "
+                "and only if it was asked for with stream_options.resumable."
             )
         if not stream.log.first <= start <= stream.log.end:
             raise NotFoundError(f"Event {start} is not kept; there are {stream.log.first} to {stream.log.end - 1}.")

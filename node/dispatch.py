@@ -23,6 +23,7 @@ from node import protocol
 from node.answer_so_far import Given
 from node.backend_errors import BackendError
 from node.config import NodeConfig
+from node.distant_streams import open_distant
 from node.errand import Errand
 from node.failure import of_backend_error, to_api_error
 from node.local_models import LocalModels
@@ -74,6 +75,12 @@ class Dispatcher:
         answer = await self._start(protocol.RERANK, asked, body)
         scores, prompt_tokens = protocol.rerank_scores(await answer.raw())
         return ports.Reranking(scores, prompt_tokens, answer.route)
+
+    async def read_stream(self, stream_id: str, start: int) -> ports.Body:
+        try:
+            return await open_distant(self._mesh, stream_id, start)
+        except MeshError as error:
+            raise errors.UnavailableError(f"the mesh does not work: {error}") from error
 
     async def _start(self, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> Errand:
         if self.is_draining:

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from api.app import create_app
 from api.config import ApiConfig
+from api.resumable import Streams
 from api.serve import ApiServer
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
@@ -36,6 +37,7 @@ from node.announcer import Announcer
 from node.background import Background
 from node.config import NodeConfig
 from node.dispatch import Dispatcher
+from node.distant_streams import mark_of
 from node.errors import StartError
 from node.greeter import Greeter
 from node.lan import lan_address
@@ -112,7 +114,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         lifecycle = LifecycleConfig(load_timeout=config.load_timeout)
         supervisor = await stack.enter_async_context(Supervisor(log_dir=folder.logs, config=lifecycle))
         local = LocalModels(catalog, DigestCache(folder.digests), supervisor, config)
-        peers = PeerService(local)
+        streams = Streams(mark=mark_of(identity.node_id))
+        peers = PeerService(local, streams)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
         greeter = Greeter(mesh)
@@ -122,7 +125,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         dispatcher = Dispatcher(mesh, local, config=config)
         registry = CollectorRegistry()
         registry.register(NodeCollector(mesh, local))
-        server = await _start_api(config, keys, dispatcher, registry)
+        server = await _start_api(config, keys, dispatcher, registry, streams)
         stack.push_async_callback(server.stop, 0.0)
 
         api_url = _api_url(config, server.port)
@@ -163,7 +166,7 @@ async def _start_mesh(mesh: Mesh) -> None:
 
 
 async def _start_api(
-    config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher, registry: CollectorRegistry
+    config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher, registry: CollectorRegistry, streams: Streams
 ) -> ApiServer:
     api_config = ApiConfig(
         host=config.host,
@@ -174,7 +177,7 @@ async def _start_api(
         allowed_origins=config.allow_origin,
         max_body_bytes=config.max_body,
     )
-    server = ApiServer(create_app(dispatcher, api_config, registry))
+    server = ApiServer(create_app(dispatcher, api_config, registry, streams))
     try:
         await server.start()
     except OSError as error:

@@ -9,10 +9,12 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from api.resumable import Streams
 from mesh.calls import IncomingCall
 from mesh.errors import RemoteCallError
 from node.backend_errors import BackendError
 from node.dispatch import LOAD, UNLOAD
+from node.distant_streams import READ_STREAM, serve_stream
 from node.failure import of_backend_error
 from node.local_models import LocalModels
 from node.protocol import OPEN_TO_PEERS, keep_alive_of
@@ -23,8 +25,9 @@ log = logging.getLogger(__name__)
 class PeerService:
     """Answers the calls that arrive from peers. Fulfils `mesh.calls.CallHandler`."""
 
-    def __init__(self, local: LocalModels) -> None:
+    def __init__(self, local: LocalModels, streams: Streams) -> None:
         self._local = local
+        self._streams = streams
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -53,6 +56,12 @@ class PeerService:
 
     async def _answer(self, call: IncomingCall) -> AsyncGenerator[list[bytes], None]:
         header = call.header
+        if header.method == READ_STREAM:
+            # Also of a node that is stopping: its answers have their grace, and so have their readers.
+            async with contextlib.aclosing(serve_stream(self._streams, header.request_id, call.messages)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
         if self.is_draining:
             raise RemoteCallError("UNAVAILABLE", "shutting_down", "this node is stopping")
         try:

@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 
-from api.errors import ApiError, ModelNotFoundError
+from api.errors import ApiError, ModelNotFoundError, NotFoundError
 from api.ports import (
+    Body,
     EmbedCall,
     Embeddings,
     Event,
@@ -104,6 +105,9 @@ class FakeInference:
         wanted = set(call.query.split())
         scores = [len(wanted & set(text.split())) / len(wanted) for text in call.documents]
         return Reranking(scores, prompt_tokens=sum(len(text) for text in call.documents), route=HERE)
+
+    async def read_stream(self, stream_id: str, start: int) -> Body:
+        raise NotFoundError(f"No stream {stream_id!r}.")
 
     def models(self) -> Sequence[ModelInfo]:
         return [

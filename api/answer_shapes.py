@@ -48,8 +48,14 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    details: dict[str, int] = {}
     if usage.reasoning_tokens:
-        shape["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+        details["reasoning_tokens"] = usage.reasoning_tokens
+    if usage.accepted_prediction_tokens or usage.rejected_prediction_tokens:
+        details["accepted_prediction_tokens"] = usage.accepted_prediction_tokens
+        details["rejected_prediction_tokens"] = usage.rejected_prediction_tokens
+    if details:
+        shape["completion_tokens_details"] = details
     return shape
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
+from operator import add
 
 from api.ports import Event, GenerateCall, Inference, Route, Usage
 
@@ -94,11 +95,7 @@ class MergedAnswer:
         kept: list[Event] = []
         for event in events:
             if isinstance(event, Usage):
-                self._usage = Usage(
-                    self._usage.prompt_tokens + event.prompt_tokens,
-                    self._usage.completion_tokens + event.completion_tokens,
-                    self._usage.cached_tokens + event.cached_tokens,
-                )
+                self._usage = Usage(*map(add, astuple(self._usage), astuple(event)))
             else:
                 kept.append(replace(event, choice=event.choice + first_choice))
         return kept

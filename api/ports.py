@@ -80,6 +80,8 @@ class GenerateCall:
     template_json: str = ""
     suffix: str = ""
     echo_prompt: bool = False
+    prediction: str = ""
+    """What the answer will probably say: may make it come faster, never another one."""
     sampling: Sampling = Sampling()
     choices: int = 1
     max_tokens: int | None = None
@@ -167,6 +169,10 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     """Of the completion."""
+    accepted_prediction_tokens: int = 0
+    """Guessed ahead, and right."""
+    rejected_prediction_tokens: int = 0
+    """Guessed ahead in vain; no part of the completion."""
 
 
 Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished | Usage

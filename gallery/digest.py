@@ -41,6 +41,7 @@ SPEED_SETTINGS: Mapping[str, frozenset[str]] = {
         [
             *("slots", "queue", "context_length", "kept_prefixes"),
             *("threads", "gpu_layers", "batch", "prompt_slice"),
+            *("lookup_tokens", "draft_tokens"),
         ]
     ),
 }

@@ -52,6 +52,7 @@ def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int,
         template_json=call.template_json,
         suffix=call.suffix,
         echo_prompt=call.echo_prompt,
+        prediction=call.prediction,
         sampling=_sampling(call.sampling),
         choices=call.choices,
         stop=call.stop,
@@ -152,7 +153,14 @@ def event(message: pb.GenerateEvent) -> Event | None:
             return Finished(message.choice, message.finished.reason)
         case "usage":
             usage = message.usage
-            return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+            return Usage(
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.cached_tokens,
+                usage.reasoning_tokens,
+                usage.accepted_prediction_tokens,
+                usage.rejected_prediction_tokens,
+            )
         case _:
             return None
 

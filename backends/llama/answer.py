@@ -52,6 +52,11 @@ class Answer:
         self._unreported: list[int] = []
         self._logprobs: list[pb.TokenLogprob] = []
 
+    @property
+    def left(self) -> int:
+        """Tokens it may still have."""
+        return self._limit - self.tokens
+
     def feed(self, token: int, logprob: pb.TokenLogprob | None = None) -> list[pb.GenerateEvent]:
         """The events that follow from the next token."""
         if token in self._end_tokens:

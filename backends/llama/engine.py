@@ -19,6 +19,7 @@ from backends.engine import Engine, Replies, Report
 from backends.errors import ModelFileError, NotLoadedError, UnsupportedError
 from backends.llama.devices import devices, has_gpu
 from backends.llama.dialect import dialect_of
+from backends.llama.drafter import Drafter, check_vocabularies
 from backends.llama.embeddings import Embedder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
@@ -35,6 +36,7 @@ from backends.llama.settings import (
     gpu_layers,
     repacks,
 )
+from backends.llama.speculation import MOST_IN_STEP, Speculation
 from backends.llama.template import CHATML, ChatTemplate
 from backends.llama.tools import NO_TOOLS, read_offer
 from backends.rpc import backend_pb2 as pb
@@ -53,18 +55,22 @@ class _Loaded:
     loop: DecodeLoop
     maker: JobMaker
     embedder: Embedder
+    drafter: Drafter | None
     plan: Plan
 
     def close(self) -> None:
         """Free everything, in the order in which it depends on each other. Belongs into a thread."""
         self.loop.stop()
+        if self.drafter is not None:
+            self.drafter.close()
         self.embedder.close()
         self.context.close()
         self.model.close()
 
     @property
     def memory_bytes(self) -> int:
-        return self.model.weight_bytes + self.plan.cache_bytes
+        drafting = self.drafter.memory_bytes if self.drafter is not None else 0
+        return self.model.weight_bytes + self.plan.cache_bytes + drafting
 
 
 class LlamaEngine(Engine):
@@ -120,11 +126,16 @@ class LlamaEngine(Engine):
 
         machine = _machine()
         model = await asyncio.to_thread(_open_model, settings, request, machine, on_progress)
+        draft: Model | None = None
         try:
-            plan, context = await asyncio.to_thread(_open_context, settings, model)
+            draft = await asyncio.to_thread(_open_draft, settings, request, machine, model)
+            plan, context = await asyncio.to_thread(_open_context, settings, model, draft)
+            drafter = await asyncio.to_thread(_drafter, settings, model, draft, plan)
             template = _template(settings, model)
         except BaseException:
-            await asyncio.to_thread(model.close)
+            for opened in (draft, model):
+                if opened is not None:
+                    await asyncio.to_thread(opened.close)
             raise
         limits = Limits(
             slots=plan.slots,
@@ -135,11 +146,12 @@ class LlamaEngine(Engine):
             beside_slice=max(1, settings.prompt_slice // 4),
             reuse=model.can_share,
         )
-        decoding = DecodeLoop(model, context, limits, self._changed)
+        speculation = Speculation(lookup=settings.lookup_tokens, draft=settings.draft_tokens, drafter=drafter)
+        decoding = DecodeLoop(model, context, limits, self._changed, speculation if model.can_share else None)
         decoding.start()
         dialect = dialect_of(template.source, settings.tool_format, separate=settings.reasoning != "off")
         maker = JobMaker(model, template, dialect, plan.context_length, plan.slots)
-        return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), plan)
+        return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), drafter, plan)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
         capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
@@ -244,13 +256,42 @@ def _open_model(
     return model
 
 
-def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]:
+def _open_draft(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, model: Model) -> Model | None:
+    if settings.lookup_tokens and not model.can_share:
+        raise UnsupportedError("lookup_tokens: this model's memory cannot take guesses back", param="settings_json")
+    if not request.draft_path:
+        return None
+    read_header(request.draft_path)
+    layers = gpu_layers(settings, machine, list(request.devices))
+    draft = Model(
+        request.draft_path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=lambda fraction: True
+    )
+    try:
+        check_vocabularies(draft, model)
+    except BaseException:
+        draft.close()
+        raise
+    return draft
+
+
+def _drafter(settings: LlamaSettings, model: Model, draft: Model | None, plan: Plan) -> Drafter | None:
+    if draft is None:
+        return None
+    sequences = plan.slots + settings.kept_prefixes
+    batch = max(settings.batch, plan.slots)
+    context = Context(
+        draft, cells=plan.cells, sequences=sequences, batch=batch, micro_batch=settings.batch, threads=plan.threads
+    )
+    return Drafter(draft, context, model.vocabulary_size)
+
+
+def _open_context(settings: LlamaSettings, model: Model, draft: Model | None) -> tuple[Plan, Context]:
     facts = ModelFacts(
         description=model.description,
         trained_context=model.trained_context,
         layers=model.layers,
         weight_bytes=model.weight_bytes,
-        cache_bytes_per_token=model.cache_bytes_per_token,
+        cache_bytes_per_token=model.cache_bytes_per_token + (draft.cache_bytes_per_token if draft is not None else 0),
         can_share=model.can_share,
     )
     plan = choose(settings, facts, _machine())
@@ -258,7 +299,7 @@ def _open_context(settings: LlamaSettings, model: Model) -> tuple[Plan, Context]
         model,
         cells=plan.cells,
         sequences=plan.slots + settings.kept_prefixes,
-        batch=max(settings.batch, plan.slots + settings.prompt_slice),
+        batch=max(settings.batch, plan.slots + settings.prompt_slice + MOST_IN_STEP),
         micro_batch=settings.batch,
         threads=plan.threads,
     )

@@ -23,6 +23,7 @@ from backends.llama.dialect import PLAIN_VOICE, Dialect, Voice
 from backends.llama.model import Model
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Ask
+from backends.llama.speculation import Guessing
 from backends.llama.template import ChatTemplate, Span, read_messages, tokenize_spans
 from backends.llama.tools import Offer, read_offer
 from backends.rpc import backend_pb2 as pb
@@ -39,6 +40,7 @@ class Choice:
     job: "Job"
     sampler: Sampler
     answer: Answer
+    guessing: Guessing
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,8 @@ class Job:
             completion_tokens=sum(choice.answer.tokens for choice in self.choices),
             reasoning_tokens=sum(choice.answer.reasoning_tokens for choice in self.choices),
             cached_tokens=min(self.cached, len(self.ask.prompt)),
+            accepted_prediction_tokens=sum(choice.guessing.accepted for choice in self.choices),
+            rejected_prediction_tokens=sum(choice.guessing.rejected for choice in self.choices),
         )
         return pb.GenerateEvent(usage=usage)
 
@@ -139,6 +143,7 @@ class JobMaker:
     def _choice(
         self, job: Job, index: int, request: pb.GenerateRequest, voice: Voice, grammar: str | None, room: int
     ) -> Choice:
+        prediction = self._model.tokenize(request.prediction, special=False) if request.prediction else ()
         sampler = Sampler(
             self._model,
             request.sampling,
@@ -156,7 +161,7 @@ class JobMaker:
             sections=voice.sections(),
             parser=voice.parser(),
         )
-        choice = Choice(job, sampler, answer)
+        choice = Choice(job, sampler, answer, Guessing(prediction))
         try:
             for token in job.ask.given[index]:
                 if not answer.reason:

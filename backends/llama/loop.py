@@ -17,6 +17,7 @@ from backends.llama.job import Choice, Job
 from backends.llama.logprobs import token_logprob
 from backends.llama.model import Context, Model
 from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Step
+from backends.llama.speculation import Speculation
 from backends.rpc import backend_pb2 as pb
 from backends.speed import RecentMean
 
@@ -28,10 +29,18 @@ Delivery = tuple[Job, list[pb.GenerateEvent]]
 class DecodeLoop:
     """Runs jobs on one context until stopped. `submit`, `cancel` and `stop` may be called anywhere."""
 
-    def __init__(self, model: Model, context: Context, limits: Limits, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        limits: Limits,
+        changed: Callable[[], None],
+        speculation: Speculation | None = None,
+    ) -> None:
         self._model = model
         self._context = context
         self._scheduler = Scheduler(limits)
+        self._speculation = speculation
         self._changed = changed
         self._events = asyncio.get_running_loop()
         self._news = threading.Condition()
@@ -114,7 +123,9 @@ class DecodeLoop:
 
     def _step(self) -> None:
         begun_at = time.monotonic()
-        step = self._scheduler.plan()
+        guesses = self._speculation.guesses(self._scheduler.streams) if self._speculation is not None else None
+        guessed_at = time.monotonic()
+        step = self._scheduler.plan(guesses)
         self._note_load()
         while step.feeds and (rows := self._decode(step)) is None:
             # By the scheduler's count of cells there was room; llama.cpp may need it in one piece.
@@ -129,12 +140,18 @@ class DecodeLoop:
         for feed, row in zip(step.feeds, rows, strict=True):
             if feed.logits:
                 self._sample(feed, row)
-        self._measure(step, time.monotonic() - begun_at)
+        now = time.monotonic()
+        if self._speculation is not None:
+            self._speculation.measured(step.feeds, now - guessed_at)
+        self._measure(step, now - begun_at)
 
     def _decode(self, step: Step) -> list[int] | None:
         self._order_memory(step)
         self._context.clear_batch()
-        rows = [self._context.add(feed.tokens, feed.sequence.id, feed.start, logits=feed.logits) for feed in step.feeds]
+        rows = [
+            self._context.add(feed.tokens, feed.sequence.id, feed.start, logits=feed.logits, guessed=feed.guessed)
+            for feed in step.feeds
+        ]
         return rows if self._context.decode() else None
 
     def _order_memory(self, step: Step) -> None:
@@ -145,38 +162,52 @@ class DecodeLoop:
                 self._context.trim(order.sequence, order.length)
 
     def _sample(self, feed: Feed, row: int) -> None:
+        """Draw what follows a feed: after its last token, or after each guess as long as guesses come true."""
         choice: Choice = feed.sequence.owner
         job = choice.job
-        try:
-            token = choice.sampler.sample(self._context, row)
-            logprob = None
-            if job.top_logprobs is not None:
-                logits = self._context.logits(row)
-                logprob = token_logprob(logits, token, job.top_logprobs, self._model.piece)
-        except BackendError as exc:
-            self._drop(job, exc)
-            return
+        drawn: list[int] = []
+        events: list[pb.GenerateEvent] = []
+        for at in range(row - feed.guessed, row + 1):
+            try:
+                token, logprob = self._draw(choice, at)
+            except BackendError as exc:
+                self._drop(job, exc)
+                return
+            drawn.append(token)
+            events += choice.answer.feed(token, logprob)
+            if choice.answer.reason or (at < row and token != feed.tokens[len(drawn)]):
+                break
         if not job.begun:
             job.begun = True
             job.cached = feed.sequence.cached
             self.first_token_seconds.add(time.monotonic() - job.arrived_at)
-        events = choice.answer.feed(token, logprob)
+        if feed.guessed and self._speculation is not None:
+            self._scheduler.settle(feed, drawn)
+            self._speculation.note(feed, len(drawn))
+        else:
+            self._scheduler.extend(feed.sequence, drawn[0])
         if choice.answer.reason:
             self._scheduler.end(feed.sequence)
-        else:
-            self._scheduler.extend(feed.sequence, token)
         if job.is_over:
             events.append(job.usage())
             self._finish(job, events)
         elif events:
             self._out.append((job, events))
 
+    def _draw(self, choice: Choice, row: int) -> tuple[int, pb.TokenLogprob | None]:
+        token = choice.sampler.sample(self._context, row)
+        if choice.job.top_logprobs is None:
+            return token, None
+        return token, token_logprob(self._context.logits(row), token, choice.job.top_logprobs, self._model.piece)
+
     def _measure(self, step: Step, seconds: float) -> None:
-        prompt = sum(len(feed.tokens) for feed in step.feeds if len(feed.tokens) > 1)
+        streams = [feed for feed in step.feeds if len(feed.tokens) == 1 + feed.guessed]
+        prompt = sum(len(feed.tokens) for feed in step.feeds) - sum(len(feed.tokens) for feed in streams)
         if prompt:
             self.prompt_seconds.add(seconds / prompt)
-        if any(len(feed.tokens) == 1 for feed in step.feeds):
-            self.token_seconds.add(seconds)
+        if streams:
+            drawn = sum(feed.sequence.fed - feed.start for feed in streams)
+            self.token_seconds.add(seconds * len(streams) / drawn)
 
     # ------------------------------------------------------------ how jobs end
 

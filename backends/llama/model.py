@@ -207,13 +207,14 @@ class Model:
 
     def begin_text(self) -> str:
         """How the begin token is written, for templates."""
-        return self._token_text(llama.llama_vocab_bos(self._vocabulary))
+        return self.token_text(llama.llama_vocab_bos(self._vocabulary))
 
     def end_text(self) -> str:
         """How the end token is written, for templates."""
-        return self._token_text(llama.llama_vocab_eos(self._vocabulary))
+        return self.token_text(llama.llama_vocab_eos(self._vocabulary))
 
-    def _token_text(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
+        """How a token is written; nothing for one that is not there."""
         return llama.llama_vocab_get_text(self._vocabulary, token).decode() if token >= 0 else ""
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -330,8 +331,9 @@ class Context:
         """Begin a new batch."""
         self._size = 0
 
-    def add(self, tokens: Sequence[int], sequence: int, start: int, *, logits: bool) -> int:
-        """Add tokens of a sequence to the batch; `logits` of the last. Its row is returned."""
+    def add(self, tokens: Sequence[int], sequence: int, start: int, *, logits: bool, guessed: int = 0) -> int:
+        """Add tokens of a sequence to the batch; `logits` of the last, and of so many before it as are guessed.
+        The row of the last is returned."""
         batch, at = self._batch, self._size
         for offset, token in enumerate(tokens):
             batch.token[at] = token
@@ -340,7 +342,8 @@ class Context:
             batch.seq_id[at][0] = sequence
             batch.logits[at] = False
             at += 1
-        batch.logits[at - 1] = logits
+        for row in range(at - 1 - guessed, at):
+            batch.logits[row] = logits
         self._size = at
         return at - 1
 

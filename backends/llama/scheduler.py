@@ -5,6 +5,9 @@
     scheduler.extend(sequence, t)  a token was sampled from those logits; it is fed next
     scheduler.end(sequence)        the choice is over
 
+    scheduler.plan({sequence: guess})    streams may be fed guesses with their last token
+    scheduler.settle(feed, tokens)       what was drawn: the guesses that came true, and one token more
+
 The rules:
 
 1. A request starts when as many slots are free as it has choices. Callers take turns; whoever's turn
@@ -20,7 +23,7 @@ The rules:
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,12 +111,16 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Feed these tokens of `sequence` from position `start`; `logits` after the last of them."""
+    """Feed these tokens of `sequence` from position `start`; `logits` after the last of them.
+
+    The last `guessed` of them are guesses: logits are wanted after these and the one before them.
+    """
 
     sequence: Sequence
     start: int
     tokens: list[int]
     logits: bool
+    guessed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,11 @@ class Scheduler:
         return len(self._queue)
 
     @property
+    def streams(self) -> list[Sequence]:
+        """Those that are fed their last token next: what follows it may be guessed."""
+        return [running for running in self._running if running.begun and len(running.tokens) - running.fed == 1]
+
+    @property
     def is_idle(self) -> bool:
         """There is nothing to do."""
         return not self._running and not self._queue
@@ -175,6 +187,13 @@ class Scheduler:
     def extend(self, sequence: Sequence, token: int) -> None:
         """`token` follows; it is fed in the next step."""
         sequence.tokens.append(token)
+
+    def settle(self, feed: Feed, drawn: SequenceOf[int]) -> None:
+        """Guesses were fed and these tokens drawn: all but the last are guesses that came true."""
+        sequence = feed.sequence
+        sequence.tokens += drawn
+        sequence.fed = feed.start + len(drawn)
+        self._truncate(sequence.id, sequence.fed)
 
     def end(self, sequence: Sequence) -> None:
         """The choice is over. Its tokens stay in memory while nobody needs the place."""
@@ -217,16 +236,21 @@ class Scheduler:
 
     # ------------------------------------------------------------ the next step
 
-    def plan(self) -> Step:
-        """The next step. It counts as done: what it feeds is taken to be in memory from now on."""
+    def plan(self, guesses: Mapping[Sequence, SequenceOf[int]] | None = None) -> Step:
+        """The next step. It counts as done: what it feeds is taken to be in memory from now on.
+
+        Streams are fed their `guesses`, if there is room for all of them.
+        """
         self._resume()
         for sequence in self._running:
             if not (sequence.begun or sequence.paused) and self._can_copy(sequence):
                 self._begin(sequence)
         self._admit()
-        feeds = list(self._feeds())
+        feeds = list(self._feeds(guesses or {}))
+        if guesses and not self._make_room(sum(len(feed.tokens) for feed in feeds)):
+            feeds = list(self._feeds({}))
         while not self._make_room(sum(len(feed.tokens) for feed in feeds)) and self._pause_youngest():
-            feeds = list(self._feeds())
+            feeds = list(self._feeds({}))
         for feed in feeds:
             self._mark_fed(feed)
         return Step(self.take_memory_orders(), feeds)
@@ -243,7 +267,7 @@ class Scheduler:
             self._running.append(first)
             self._begin(first)
             for other in others:
-                share = _shared(first.tokens, other.tokens) if self.limits.reuse else 0
+                share = shared(first.tokens, other.tokens) if self.limits.reuse else 0
                 if share:
                     other.leader, other.share = first, share
                 self._running.append(other)
@@ -302,7 +326,7 @@ class Scheduler:
             known = range(sequence.leader.id, sequence.leader.id + 1)
         else:
             return -1, 0
-        length, number = max((_shared(self._rows[n].tokens, sequence.tokens), n) for n in known)
+        length, number = max((shared(self._rows[n].tokens, sequence.tokens), n) for n in known)
         return number, length
 
     def _free_id(self, source: int) -> int:
@@ -310,11 +334,13 @@ class Scheduler:
         others = [number for number in self._idle if number != source]
         return (empty or others or [source])[0]
 
-    def _feeds(self) -> Iterator[Feed]:
+    def _feeds(self, guesses: Mapping[Sequence, SequenceOf[int]]) -> Iterator[Feed]:
         begun = [sequence for sequence in self._running if sequence.begun]
-        streams = [sequence for sequence in begun if len(sequence.tokens) - sequence.fed == 1]
+        streams = self.streams
         for sequence in streams:
-            yield Feed(sequence, sequence.fed, sequence.tokens[sequence.fed :], logits=True)
+            guess = guesses.get(sequence, ())
+            tokens = [*sequence.tokens[sequence.fed :], *guess]
+            yield Feed(sequence, sequence.fed, tokens, logits=True, guessed=len(guess))
         budget = self.limits.beside_slice if streams else self.limits.prompt_slice
         for sequence in begun:
             waiting = len(sequence.tokens) - sequence.fed
@@ -360,7 +386,7 @@ class Scheduler:
         self._memory.append(Copy(source, target, length))
 
 
-def _shared(held: SequenceOf[int], wanted: SequenceOf[int]) -> int:
+def shared(held: SequenceOf[int], wanted: SequenceOf[int]) -> int:
     """How many tokens of `wanted`, its last one not counted, `held` begins with."""
     longest = min(len(held), len(wanted) - 1)
     if held[:longest] == wanted[:longest]:

@@ -15,6 +15,9 @@ every slot, used or not."""
 DEFAULT_SLOTS = 8
 MAX_SLOTS = 128
 MIN_CONTEXT = 512
+MAX_GUESSED = 32
+"""Tokens guessed ahead at once; more never come true together."""
+
 
 CACHE_SHARE = 0.5
 """Of the memory that is free once the weights are read, what the cache may take unasked. The rest is
@@ -63,6 +66,13 @@ class LlamaSettings:
     prompt_slice: int = 512
     """Prompt tokens of one step; a quarter of it while streams run."""
 
+    lookup_tokens: int = 0
+    """Tokens guessed ahead where the text says what it said before (prompt lookup); 0: none. Pays where answers
+    repeat their prompts: editing, quoting, extracting."""
+
+    draft_tokens: int = 4
+    """Tokens guessed ahead by the draft model, where the model's card names one."""
+
     chat_template: str | None = None
     """A Jinja template instead of the model's own."""
 
@@ -80,6 +90,9 @@ class LlamaSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+        for name in ("lookup_tokens", "draft_tokens"):
+            if not 0 <= getattr(self, name) <= MAX_GUESSED:
+                raise ValueError(f"{name} must be between 0 and {MAX_GUESSED}")
         if self.slots is not None and self.slots > MAX_SLOTS:
             raise ValueError(f"slots must be at most {MAX_SLOTS}, not {self.slots}")
         if not 0 <= self.kept_prefixes <= MAX_SLOTS:

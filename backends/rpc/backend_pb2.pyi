@@ -408,6 +408,7 @@ class GenerateRequest(_message.Message):
     CONSTRAINT_FIELD_NUMBER: _builtins.int
     GIVEN_FIELD_NUMBER: _builtins.int
     REUSE_PREFIX_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model_digest: _builtins.str
     """answer only with this model; empty: with whatever is loaded"""
@@ -438,6 +439,8 @@ class GenerateRequest(_message.Message):
     """present: report logprobs, with this many alternatives"""
     reuse_prefix: _builtins.bool
     """absent or true: cached prompt prefixes may be used"""
+    prediction: _builtins.str
+    """what the answer will probably say: may make it come faster, never another one"""
     @_builtins.property
     def prompt_tokens(self) -> Global___TokenIds:
         """plain completion from token ids"""
@@ -481,10 +484,11 @@ class GenerateRequest(_message.Message):
         constraint: Global___Constraint | None = ...,
         given: _abc.Iterable[Global___GivenTokens] | None = ...,
         reuse_prefix: _builtins.bool | None = ...,
+        prediction: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "constraint", b"constraint", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "caller", b"caller", "choices", b"choices", "constraint", b"constraint", "echo_prompt", b"echo_prompt", "given", b"given", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "model_digest", b"model_digest", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "stop", b"stop", "suffix", b"suffix", "template_json", b"template_json", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "caller", b"caller", "choices", b"choices", "constraint", b"constraint", "echo_prompt", b"echo_prompt", "given", b"given", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "model_digest", b"model_digest", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "stop", b"stop", "suffix", b"suffix", "template_json", b"template_json", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
@@ -1000,6 +1004,8 @@ class Usage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_PREDICTION_TOKENS_FIELD_NUMBER: _builtins.int
+    REJECTED_PREDICTION_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     completion_tokens: _builtins.int
     """over all choices"""
@@ -1007,6 +1013,10 @@ class Usage(_message.Message):
     """of the prompt, taken from the prefix cache"""
     reasoning_tokens: _builtins.int
     """of the completion, thinking"""
+    accepted_prediction_tokens: _builtins.int
+    """guessed ahead, and drawn"""
+    rejected_prediction_tokens: _builtins.int
+    """guessed ahead in vain"""
     def __init__(
         self,
         *,
@@ -1014,10 +1024,12 @@ class Usage(_message.Message):
         completion_tokens: _builtins.int = ...,
         cached_tokens: _builtins.int = ...,
         reasoning_tokens: _builtins.int = ...,
+        accepted_prediction_tokens: _builtins.int = ...,
+        rejected_prediction_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_prediction_tokens", b"accepted_prediction_tokens", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "rejected_prediction_tokens", b"rejected_prediction_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,6 +58,16 @@ def test_usage_says_how_much_was_thinking_where_any_was() -> None:
     assert usage["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
 
 
+def test_usage_says_what_guesses_came_to_where_any_were_made() -> None:
+    guessed = Usage(3, 4, accepted_prediction_tokens=2, rejected_prediction_tokens=5)
+    *_, usage, _done = stream(TextDelta(0, "x"), Finished(0, "stop"), guessed, include_usage=True)
+
+    assert usage["usage"]["completion_tokens_details"] == {
+        "accepted_prediction_tokens": 2,
+        "rejected_prediction_tokens": 5,
+    }
+
+
 def test_usage_comes_last_without_choices_and_is_null_before() -> None:
     *before, usage, done = stream(TextDelta(0, "x"), Finished(0, "stop"), Usage(3, 4, 2), include_usage=True)
 

@@ -83,6 +83,9 @@ def messages(*them: Any) -> dict[str, Any]:
             {"response_format": {"type": "json_object"}, "grammar": "root ::= x"}, "grammar", id="two constraints"
         ),
         pytest.param({"guided_choice": []}, "guided_choice", id="no choice"),
+        pytest.param({"prediction": "x"}, "prediction", id="prediction is a string"),
+        pytest.param({"prediction": {"type": "audio"}}, "prediction.type", id="an unknown kind of prediction"),
+        pytest.param({"prediction": {"content": [{}]}}, "prediction.content[0]", id="a prediction without text"),
         pytest.param({"tools": {}}, "tools", id="tools is an object"),
         pytest.param({"tools": [1]}, "tools[0]", id="a tool is a number"),
         pytest.param({"tools": [{"type": "web"}]}, "tools[0].type", id="an unknown kind of tool"),
@@ -266,3 +269,8 @@ def test_nesting_that_cannot_be_passed_on_is_refused() -> None:
         deep = [deep]
 
     assert refusal({**ASK, "tools": [{"function": {"name": "f"}, "x": deep}]}).param == "tools"
+
+
+@pytest.mark.parametrize("content", ["ab", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]])
+def test_a_prediction_is_a_text_or_parts_of_one(content: Any) -> None:
+    assert call(prediction={"type": "content", "content": content}).prediction == "ab"

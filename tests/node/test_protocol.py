@@ -98,13 +98,21 @@ def test_a_choice_list_and_a_prompt_of_token_ids() -> None:
 
 def test_events_come_out_in_order() -> None:
     logprob = pb.TokenLogprob(token="a", token_bytes=b"a", logprob=-0.5, top=[pb.TokenLogprob(token="b", logprob=-1)])
+    usage = pb.Usage(
+        prompt_tokens=3,
+        completion_tokens=4,
+        cached_tokens=1,
+        reasoning_tokens=2,
+        accepted_prediction_tokens=5,
+        rejected_prediction_tokens=6,
+    )
     reply = pb.GenerateReply(
         events=[
             pb.GenerateEvent(choice=1, reasoning=pb.TextDelta(text="hm")),
             pb.GenerateEvent(choice=1, text=pb.TextDelta(text="a", logprobs=[logprob])),
             pb.GenerateEvent(tool_call=pb.ToolCallDelta(index=2, id="i", name="n", arguments="{}")),
             pb.GenerateEvent(choice=1, finished=pb.Finished(reason="stop")),
-            pb.GenerateEvent(usage=pb.Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=1, reasoning_tokens=2)),
+            pb.GenerateEvent(usage=usage),
         ]
     ).SerializeToString()
 
@@ -115,7 +123,7 @@ def test_events_come_out_in_order() -> None:
         TextDelta(1, "a", [Logprob("a", b"a", -0.5, [Logprob("b", b"", -1.0, [])])]),
         ToolCallDelta(0, 2, "i", "n", "{}"),
         Finished(1, "stop"),
-        Usage(3, 4, 1, 2),
+        Usage(3, 4, 1, 2, 5, 6),
     ]
 
 

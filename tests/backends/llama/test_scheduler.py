@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Step, Trim
+from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Sequence, Step, Trim
 
 
 def limits(**changes: Any) -> Limits:
@@ -45,6 +45,45 @@ def test_a_running_stream_goes_first_and_makes_the_slice_smaller() -> None:
 
     assert fed(step) == ["c", "xx"]
     assert [feed.logits for feed in step.feeds] == [True, False]
+
+
+def stream_of(scheduler: Scheduler, prompt: str) -> Sequence:
+    """A stream whose next token is `x`."""
+    scheduler.submit(ask(prompt))
+    [feed] = scheduler.plan().feeds
+    scheduler.extend(feed.sequence, ord("x"))
+    return feed.sequence
+
+
+def test_guesses_are_fed_with_the_last_token_and_what_did_not_come_true_is_forgotten() -> None:
+    scheduler = Scheduler(limits())
+    stream = stream_of(scheduler, "ab")
+
+    [feed] = scheduler.plan({stream: [1, 2, 3]}).feeds
+    assert (feed.tokens, feed.guessed, feed.logits) == ([ord("x"), 1, 2, 3], 3, True)
+
+    scheduler.settle(feed, [1, 9])
+    step = scheduler.plan()
+    assert step.memory == [Trim(stream.id, 4)]
+    assert [(feed.start, feed.tokens) for feed in step.feeds] == [(4, [9])]
+    assert stream.tokens == [*b"abx", 1, 9]
+
+
+def test_guesses_that_do_not_fit_are_left_out() -> None:
+    scheduler = Scheduler(limits(cells=4))
+    stream = stream_of(scheduler, "ab")
+
+    assert [feed.tokens for feed in scheduler.plan({stream: [1, 2]}).feeds] == [[ord("x")]]
+
+
+def test_guesses_that_all_came_true_leave_nothing_to_forget() -> None:
+    scheduler = Scheduler(limits())
+    stream = stream_of(scheduler, "ab")
+    [feed] = scheduler.plan({stream: [1, 2]}).feeds
+
+    scheduler.settle(feed, [1, 2, 3])
+
+    assert scheduler.plan().memory == []
 
 
 def test_the_oldest_prompt_is_read_first() -> None:
@@ -266,6 +305,13 @@ class Memory:
 
 def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int) -> bool:
     """Whether it is over."""
+    if feed.guessed:
+        true = len(feed.sequence.tokens) % (feed.guessed + 1)
+        scheduler.settle(feed, [*feed.tokens[1 : 1 + true], 7])
+        if len(feed.sequence.tokens) > length:
+            scheduler.end(feed.sequence)
+            return True
+        return False
     if len(feed.sequence.tokens) >= length:
         scheduler.end(feed.sequence)
         return True
@@ -285,10 +331,11 @@ requests = st.builds(
 @given(
     st.lists(st.one_of(requests, st.none(), st.sampled_from(["cancel", "short"])), max_size=40),
     st.booleans(),
-    st.sampled_from([16, 20, 33, 48]),
+    st.sampled_from([20, 24, 33, 48]),
+    st.integers(0, 3),
 )
 def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
-    history: list[Any], reuse: bool, cells: int
+    history: list[Any], reuse: bool, cells: int, guessed: int
 ) -> None:
     scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, reuse=reuse))
     memory, asked, ended = Memory(), [], Counter[Ask]()
@@ -308,11 +355,14 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
             prompt, choices, wants_reuse = event
             asked.append(Ask(prompt, range(choices), reuse=wants_reuse, caller=str(len(prompt) % 3)))
             assert scheduler.submit(asked[-1]) is None
-        step = scheduler.plan()
+        guesses = {stream: [1, 2, 3][:guessed] for stream in scheduler.streams} if reuse and guessed else None
+        step = scheduler.plan(guesses)
         memory.carry_out(step)
         assert memory.used <= cells or reuse
         for feed in step.feeds:
-            assert memory.tokens[feed.sequence.id] == feed.sequence.tokens[: feed.sequence.fed]
+            held = memory.tokens[feed.sequence.id]
+            assert held[: len(held) - feed.guessed] == feed.sequence.tokens[: feed.sequence.fed - feed.guessed]
+            assert held[len(held) - feed.guessed :] == [1, 2, 3][: feed.guessed]
         for feed in step.feeds:
             if feed.logits:
                 ended[feed.sequence.ask] += finish_or_extend(scheduler, feed, length=16)

@@ -12,6 +12,7 @@ from mesh.codec import (
     MAX_ADDRESSES,
     MAX_CAPABILITIES,
     MAX_DEVICES,
+    MAX_IDLE,
     MAX_MODELS,
     MAX_NUMBER,
     MAX_TEXT,
@@ -25,7 +26,7 @@ MOST_MODEL_BYTES = 40 * 1024
 MOST_PREFIX_BYTES = 12 * 1024
 """Of them for sketches of cached prompts: those of the first few loaded models."""
 
-_MODEL_BYTES = 80
+_MODEL_BYTES = 92
 """What a model takes besides its texts, at most."""
 
 _IMPORTANCE = (ModelState.READY, ModelState.LOADING, ModelState.DRAINING, ModelState.ON_DISK)
@@ -88,6 +89,8 @@ def _model(model: ModelRecord) -> ModelRecord:
         created=_count(model.created),
         tokens_per_second=_measure(model.tokens_per_second),
         first_token_seconds=_measure(model.first_token_seconds),
+        size=_count(model.size),
+        idle=min(max(model.idle, 0), MAX_IDLE),
         prefixes=model.prefixes if len(model.prefixes) <= MOST_BLOCKS else frozenset(),
     )
 

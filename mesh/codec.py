@@ -35,6 +35,7 @@ MAX_TEXT = 256
 MAX_NUMBER = 2**53
 """Counts and sizes; what every language reads exactly."""
 MAX_VERSION = 2**62
+MAX_IDLE = 32
 MAX_DIGEST_ENTRIES = 2048
 MAX_RECORDS_IN_MESSAGE = 256
 
@@ -226,6 +227,8 @@ def _model_fields(model: ModelRecord) -> list[Any]:
         model.tokens_per_second,
         model.first_token_seconds,
         _write_prefixes(model.prefixes),
+        model.size,
+        model.idle,
     ]
 
 
@@ -283,6 +286,8 @@ def _read_model(value: Any) -> ModelRecord:
         tokens_per_second=_float(fields[11], "tokens per second"),
         first_token_seconds=_float(fields[12], "first token"),
         prefixes=_read_prefixes(fields[13]) if len(fields) > 13 else frozenset(),
+        size=_int(fields[14], "model size", MAX_NUMBER) if len(fields) > 14 else 0,
+        idle=_int(fields[15], "idle time", MAX_IDLE) if len(fields) > 15 else 0,
     )
 
 

@@ -21,7 +21,6 @@ One name, one digest: two models of one name with different digests are not the 
 resolves to one digest per entry node, see `resolve`. `Candidate.terms` says how a cost came about.
 """
 
-import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+from mesh.placement import in_loading_order
 from mesh.pricing import TERMS, InFlight, Offer, Prices, ReadyNodes
 from mesh.types import Member, MeshView, ModelRecord, ModelState, NodeId, NodeState
 
@@ -181,7 +181,7 @@ def place_load(view: MeshView, model: str) -> NodeId | None:
         for o in _in_state(_offers(view, model), ModelState.ON_DISK)
         if o.model.digest == digest and o.member.state is NodeState.ALIVE
     ]
-    ordered = _in_loading_order(offers)
+    ordered = in_loading_order(offers)
     return ordered[0].node if ordered else None
 
 
@@ -221,7 +221,7 @@ class _Order:
         self._longest = 0 if 0 in contexts else max(contexts, default=0)
         self._shortest = min((c for c in contexts if c), default=0)
         self._plain = _plain(self_id, loading, "is loading it")
-        self._plain += _plain(self_id, _in_loading_order(_in_state(offers, ModelState.ON_DISK)), "loads it")
+        self._plain += _plain(self_id, in_loading_order(_in_state(offers, ModelState.ON_DISK)), "loads it")
 
     def candidates(self, request: _Request) -> Iterator[Candidate]:
         wanted = min(request.context_length, self._longest) if self._longest else request.context_length
@@ -304,18 +304,6 @@ def _resolve(self_id: NodeId, offers: Sequence[Offer]) -> str | None:
     return None
 
 
-def _in_loading_order(offers: Iterable[Offer]) -> list[Offer]:
-    """Nodes with an accelerator first; among equals by rendezvous hashing."""
-    return sorted(offers, key=lambda o: (not _has_accelerator(o.member), -_weight(o)))
-
-
-def _weight(offer: Offer) -> int:
-    # Highest random weight: each node's weight for a model depends on nothing else, so a node that
-    # joins or leaves moves only the models that it wins or held.
-    text = f"{offer.model.name}\0{offer.model.digest}\0{offer.node}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
 # ---------------------------------------------------------------- small questions
 
 
@@ -365,10 +353,6 @@ def _reason_against(member: Member, model: ModelRecord, digest: str | None, need
     if lacks := _lacks(model, needs.capabilities):
         return f"its copy has no {' and no '.join(lacks)}"
     return ""
-
-
-def _has_accelerator(member: Member) -> bool:
-    return any(device.kind != "cpu" for device in member.record.devices)
 
 
 def _plain(

@@ -64,6 +64,11 @@ class ModelRecord:
     first_token_seconds: float = 0.0
     prefixes: frozenset[int] = frozenset()
     """Which prompts are cached there: the sketch of `mesh.prefixes`."""
+    size: int = 0
+    """Bytes of memory it takes, or would take, about; 0: hardly any, or not known."""
+    idle: int = 0
+    """How long nobody has used it, as doublings of a minute: 0 up to one, 1 up to two, 2 up to four, … Told this
+    coarsely, it is seldom news. It is a duration, as the holder measured it; clocks are never compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,6 +153,13 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     show_default=True,
     help="Seconds an unused model stays loaded; 0: until its memory is needed.",
 )
+@option(
+    "--replicate-after",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Seconds a model must be full everywhere, with a queue, before one more node loads it; 0: never.",
+)
 @option("--queue", type=int, default=256, show_default=True, help="Requests that may wait for one busy model.")
 @option("--queue-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a busy model.")
 @option(

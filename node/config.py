@@ -81,6 +81,9 @@ class NodeConfig:
     """How long a model stays loaded that nobody uses, unless its card or a request says otherwise. 0: until its memory
     is needed for another one. Models of `model` stay in any case."""
 
+    replicate_after: float = 10.0
+    """How long all copies of a model must be full, with a queue, before one more node is asked to load it. 0: never."""
+
     queue: int = 256
     """How many requests may wait here for one model while every node that holds it is full; more are told 429."""
 
@@ -108,6 +111,7 @@ class NodeConfig:
             "load_wait",
             "load_timeout",
             "keep_alive",
+            "replicate_after",
             "queue",
             "queue_wait",
             "stall_after",

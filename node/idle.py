@@ -24,6 +24,13 @@ class Loaded:
     is_pinned: bool = False
     memory: float = 0.0
     """Bytes that unloading it gives back, about."""
+    is_on_gpu: bool = False
+    """Whose memory that is."""
+
+
+def idle_level(seconds: float) -> int:
+    """How long a model has not been used, as the mesh is told: in doublings of a minute."""
+    return math.ceil(math.log2(seconds / 60)) if seconds > 60 else 0
 
 
 def overdue(models: Iterable[Loaded], now: float) -> list[str]:
@@ -36,13 +43,14 @@ def next_due(models: Iterable[Loaded]) -> float:
     return min((m.last_used_at + m.keep_for for m in models if not m.is_busy and not m.is_pinned), default=math.inf)
 
 
-def in_the_way(models: Iterable[Loaded], *, needed: float, free: float) -> Sequence[str]:
-    """What to unload so that `needed` bytes fit, the longest unused first.
+def in_the_way(models: Iterable[Loaded], *, needed: float, free: float, on_gpu: bool = False) -> Sequence[str]:
+    """What to unload so that `needed` bytes fit, the longest unused first; only what takes the same memory.
 
     If even all of them would not be enough, none: the guess may be wrong, and nothing would be gained if it is right.
     """
     chosen: list[str] = []
-    idle = sorted((m for m in models if not m.is_busy and not m.is_pinned), key=lambda m: m.last_used_at)
+    able = (m for m in models if not m.is_busy and not m.is_pinned and m.is_on_gpu == on_gpu)
+    idle = sorted(able, key=lambda m: m.last_used_at)
     for model in idle:
         if needed <= free:
             break

@@ -9,9 +9,8 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-
-import psutil
 
 from gallery.card import ModelCard
 from gallery.catalog import Catalog
@@ -21,8 +20,9 @@ from mesh.types import ModelRecord, ModelState
 from node.backend_client import Requests
 from node.backend_errors import BackendCallError, BackendLoadingError
 from node.config import NodeConfig
-from node.idle import SIZE_FACTOR, Loaded, in_the_way, next_due, overdue
+from node.idle import SIZE_FACTOR, Loaded, idle_level, in_the_way, next_due, overdue
 from node.lifecycle import State
+from node.machine_memory import MachineMemory
 from node.patience import Patience
 from node.prompts import hashes_of_message, overheard
 from node.protocol import GENERATE
@@ -37,6 +37,9 @@ SOON_READ = 64 * 1024 * 1024
 
 KEPT_PREFIXES = 8
 """Prompts that an engine keeps beside those in its slots, unless the model's settings say another number."""
+
+REPLICA_KEPT = 300.0
+"""Seconds that a copy of a saturated model is kept unused."""
 
 TIDY_EVERY = 2.0
 """Seconds between looks for models that nobody uses, at most; a tenth of it at least."""
@@ -64,7 +67,7 @@ class LocalModels:
         digests: DigestCache,
         supervisor: Supervisor,
         config: NodeConfig,
-        free_memory: Callable[[], float] = lambda: float(psutil.virtual_memory().available),
+        memory: MachineMemory | None = None,
     ) -> None:
         self._catalog = catalog
         self._digests = digests
@@ -74,7 +77,11 @@ class LocalModels:
         self._reported: set[str] = set()
         self._kept_for: dict[str, float] = {}
         """By model: how long the latest request that said so wants it kept."""
-        self._free_memory = free_memory
+        self._memory = memory or MachineMemory()
+        self.replicas: set[str] = set()
+        """Models that are here because they were saturated elsewhere; kept for `REPLICA_KEPT`, if nobody says more."""
+        self._is_on_gpu: dict[str, bool] = {}
+        """By model, as it was when it was loaded."""
         self._prompts: dict[tuple[str, str], PromptMemory] = {}
         """By name and digest: what ready backends have read lately."""
         self._changed: Callable[[], None] = lambda: None
@@ -160,11 +167,14 @@ class LocalModels:
         """Every model of this node, as the mesh is told."""
         running = {(s.name, s.digest): s for s in self._supervisor.backends}
         records = []
+        now = asyncio.get_running_loop().time()
         for card in self._catalog.cards():
             digest = self._digest_by_name.get(card.name)
             if digest is not None:
                 status = running.get((card.name, digest))
-                records.append(_record(card, digest, status, self._prefixes(card.name, digest, status)))
+                prefixes = self._prefixes(card.name, digest, status)
+                idle = idle_level(now - status.last_used_at) if status is not None else 0
+                records.append(replace(_record(card, digest, status), prefixes=prefixes, idle=idle))
         return tuple(records)
 
     def _prefixes(self, model: str, digest: str, status: BackendStatus | None) -> frozenset[int]:
@@ -220,10 +230,31 @@ class LocalModels:
         """
         spec = self._spec(model, "")
         await self._make_room(spec)
+        self.replicas.discard(spec.name)
         await self._supervisor.ensure(spec, timeout=self._config.load_timeout, explicit=True)
+
+    async def replicate(self, model: str, digest: str) -> None:
+        """Loads a copy of a model that is saturated elsewhere: returns when it is ready. Nothing is unloaded for it.
+
+        Raises:
+            BackendError: it is not here, there is no room for it, or it cannot be loaded.
+        """
+        spec = self._spec(model, digest)
+        card = self._catalog.lookup(spec.name)
+        if card is None or self._is_running(spec):
+            return
+        needed, free, _ = await self._room_for(card)
+        if needed > free:
+            raise BackendCallError(
+                "RESOURCE_EXHAUSTED", "out_of_memory", f"node {self._config.name} has no room for it"
+            )
+        self.replicas.add(spec.name)
+        log.info("model %s is loaded: it is saturated elsewhere", spec.name)
+        await self._supervisor.ensure(spec, timeout=self._config.load_timeout)
 
     async def unload(self, model: str) -> None:
         """Frees a model after its running calls."""
+        self.replicas.discard(model)
         await self._supervisor.unload(model, grace=self._config.grace)
 
     # Unloading what nobody uses
@@ -241,14 +272,23 @@ class LocalModels:
     async def _make_room(self, spec: BackendSpec) -> None:
         """Unloads idle models if `spec` would not fit beside them."""
         card = self._catalog.lookup(spec.name)
-        running = {(s.name, s.digest) for s in self._supervisor.backends if s.state is not State.STOPPED}
-        if card is None or (spec.name, spec.digest) in running:
+        if card is None or self._is_running(spec):
             return
-        needed = SIZE_FACTOR * _weight_bytes(card)
-        free = self._free_memory()
-        for model in in_the_way(self._loaded(), needed=needed, free=free):
+        needed, free, on_gpu = await self._room_for(card)
+        for model in in_the_way(self._loaded(), needed=needed, free=free, on_gpu=on_gpu):
             log.info("model %s is unloaded: its memory is needed for %s", model, spec.name)
             await self.unload(model)
+
+    def _is_running(self, spec: BackendSpec) -> bool:
+        running = {(s.name, s.digest) for s in self._supervisor.backends if s.state is not State.STOPPED}
+        return (spec.name, spec.digest) in running
+
+    async def _room_for(self, card: ModelCard) -> tuple[float, float, bool]:
+        """Bytes that a model needs, bytes that are free, and whether both are the GPUs'."""
+        on_gpu = await asyncio.to_thread(self._memory.is_on_gpu, card)
+        free = await asyncio.to_thread(partial(self._memory.free, on_gpu=on_gpu))
+        self._is_on_gpu[card.name] = on_gpu
+        return _memory_needed(card), free, on_gpu
 
     def _loaded(self) -> list[Loaded]:
         return [self._as_loaded(status) for status in self._supervisor.backends if status.state is State.READY]
@@ -257,14 +297,15 @@ class LocalModels:
         card = self._catalog.lookup(status.name)
         keep_for = self._kept_for.get(status.name, card.keep_alive if card is not None else None)
         if keep_for is None:
-            keep_for = self._config.keep_alive or math.inf
+            keep_for = self._config.keep_alive or (REPLICA_KEPT if status.name in self.replicas else math.inf)
         return Loaded(
             name=status.name,
             last_used_at=status.last_used_at,
             keep_for=math.inf if keep_for < 0 else keep_for,
             is_busy=status.calls > 0 or status.busy > 0,
             is_pinned=status.name in self._config.model,
-            memory=status.memory_bytes or (SIZE_FACTOR * _weight_bytes(card) if card is not None else 0.0),
+            memory=status.memory_bytes or (_memory_needed(card) if card is not None else 0.0),
+            is_on_gpu=self._is_on_gpu.get(status.name, False),
         )
 
     async def _ensure(self, model: str, digest: str) -> Backend:
@@ -302,7 +343,11 @@ def _weight_bytes(card: ModelCard) -> int:
         return 0
 
 
-def _record(card: ModelCard, digest: str, status: BackendStatus | None, prefixes: frozenset[int]) -> ModelRecord:
+def _memory_needed(card: ModelCard) -> float:
+    return SIZE_FACTOR * _weight_bytes(card)
+
+
+def _record(card: ModelCard, digest: str, status: BackendStatus | None) -> ModelRecord:
     if status is None or status.state is State.STOPPED:
         return ModelRecord(
             name=card.name,
@@ -311,6 +356,7 @@ def _record(card: ModelCard, digest: str, status: BackendStatus | None, prefixes
             state=ModelState.ON_DISK,
             capabilities=tuple(card.capabilities),
             created=card.created,
+            size=int(_memory_needed(card)),
         )
     return ModelRecord(
         name=card.name,
@@ -326,5 +372,5 @@ def _record(card: ModelCard, digest: str, status: BackendStatus | None, prefixes
         created=card.created,
         tokens_per_second=status.tokens_per_second,
         first_token_seconds=status.first_token_seconds,
-        prefixes=prefixes,
+        size=int(status.memory_bytes or _memory_needed(card)),
     )

@@ -46,6 +46,7 @@ from node.local_models import LocalModels
 from node.metrics import NodeCollector
 from node.parent import exit_with_parent
 from node.paths import DataFolder, write_private
+from node.replicator import Replicator
 from node.serving import PeerService
 from node.supervisor import Supervisor
 from node.token_store import keep_token, settle_token
@@ -134,6 +135,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         background = await stack.enter_async_context(Background())
         background.start(announcer.run(), "looking at models and devices")
         background.start(local.keep_tidy(), "unloading idle models")
+        replicator = Replicator(mesh, local, after=config.replicate_after)
+        background.start(replicator.run(), "looking for saturated models")
         if config.mdns:
             background.start(greeter.mind_loneliness(is_new_mesh=is_new_token), "looking who is there")
         for model in config.model:

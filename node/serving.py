@@ -18,6 +18,7 @@ from node.distant_streams import READ_STREAM, serve_stream
 from node.failure import of_backend_error
 from node.local_models import LocalModels
 from node.protocol import OPEN_TO_PEERS, keep_alive_of
+from node.replicator import REPLICATE
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,9 @@ class PeerService:
             elif header.method == UNLOAD:
                 log.info("peer %s asks to unload %r", call.peer[-8:], header.model)
                 await self._local.unload(header.model)
+            elif header.method == REPLICATE:
+                log.info("peer %s asks for a copy of %r", call.peer[-8:], header.model)
+                await self._local.replicate(header.model, header.digest)
             else:
                 raise RemoteCallError("UNIMPLEMENTED", "unsupported", f"no call {header.method!r} between nodes")
         except BackendError as error:

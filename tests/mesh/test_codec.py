@@ -37,6 +37,8 @@ models = st.builds(
     tokens_per_second=measures,
     first_token_seconds=measures,
     prefixes=st.frozensets(st.integers(0, 2**32 - 1), max_size=20),
+    size=counts,
+    idle=st.integers(0, codec.MAX_IDLE),
 )
 records = st.builds(
     NodeRecord,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.idle import Loaded, in_the_way, next_due, overdue
+from node.idle import Loaded, idle_level, in_the_way, next_due, overdue
 
 
 def loaded(name: str = "m", **fields: Any) -> Loaded:
@@ -53,6 +53,18 @@ def test_room_is_made_by_the_longest_unused(needed: float, free: float, unloaded
     ]
 
     assert in_the_way(models, needed=needed, free=free) == unloaded
+
+
+def test_room_on_the_gpus_is_made_by_what_is_on_them() -> None:
+    models = [loaded("in memory", last_used_at=1.0), loaded("on the GPU", last_used_at=2.0, is_on_gpu=True)]
+
+    assert in_the_way(models, needed=10, free=0, on_gpu=True) == ["on the GPU"]
+    assert in_the_way(models, needed=10, free=0, on_gpu=False) == ["in memory"]
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(0, 0), (60, 0), (61, 1), (120, 1), (121, 2), (3600, 6), (1e9, 24)])
+def test_how_long_a_model_was_idle_is_told_coarsely(seconds: float, level: int) -> None:
+    assert idle_level(seconds) == level
 
 
 MODELS = st.lists(

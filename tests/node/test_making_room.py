@@ -9,9 +9,11 @@ import pytest
 from backends.rpc import backend_pb2 as pb
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
+from mesh.types import Device
 from node.config import NodeConfig
 from node.lifecycle import State
 from node.local_models import LocalModels
+from node.machine_memory import MachineMemory
 from node.protocol import GENERATE
 from node.supervisor import Supervisor
 
@@ -31,7 +33,10 @@ class Machine:
             (folder / "models" / f"{name}.yaml").write_text(f"engine: echo\npath: {name}.bin\n")
         config = NodeConfig(name="n", data=folder, **settings)  # type: ignore[arg-type]
         catalog, digests = Catalog(folder / "models"), DigestCache(folder / "digests")
-        self.local = LocalModels(catalog, digests, supervisor, config, free_memory=lambda: self.free)
+        self.local = LocalModels(catalog, digests, supervisor, config, MachineMemory(self.devices))
+
+    def devices(self) -> list[Device]:
+        return [Device("cpu", "CPU", int(1e12), int(self.free))]
 
     @property
     def ready(self) -> set[str]:

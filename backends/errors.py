@@ -4,6 +4,7 @@
     * RequestError              the request can never work here
         * InvalidValueError
         * ContextLengthError
+            * TextLengthError
         * InvalidSchemaError
         * InvalidGrammarError
     * UnsupportedError          this model or engine cannot do that
@@ -54,6 +55,17 @@ class ContextLengthError(RequestError):
             f"the prompt has {prompt_tokens} tokens and this model's context holds {context_length},"
             " answer included; shorten the prompt or load the model with a larger context_length",
             param="messages",
+        )
+
+
+class TextLengthError(ContextLengthError):
+    """A text to be embedded or scored is longer than the model can read."""
+
+    def __init__(self, tokens: int, longest: int, *, param: str) -> None:
+        RequestError.__init__(
+            self,
+            f"a text has {tokens} tokens and this model reads at most {longest} at once; shorten it or split it",
+            param=param,
         )
 
 

@@ -9,8 +9,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import llama_cpp
 import psutil
@@ -38,11 +37,10 @@ from backends.llama.settings import (
 )
 from backends.llama.speculation import MOST_IN_STEP, Speculation
 from backends.llama.template import CHATML, ChatTemplate
+from backends.llama.threads import Threads
 from backends.llama.tools import NO_TOOLS, read_offer
 from backends.rpc import backend_pb2 as pb
 from backends.settings import read_settings
-
-T = TypeVar("T")
 
 PROGRESS_STEP = 0.01
 """Of the load, between two reports."""
@@ -57,13 +55,19 @@ class _Loaded:
     embedder: Embedder
     drafter: Drafter | None
     plan: Plan
+    threads: Threads = field(default_factory=Threads)
+    """At work for calls."""
 
-    def close(self) -> None:
-        """Free everything, in the order in which it depends on each other. Belongs into a thread."""
-        self.loop.stop()
+    async def close(self) -> None:
+        """End all calls, then free everything, in the order in which it depends on each other."""
+        await asyncio.to_thread(self.loop.stop)
+        await asyncio.to_thread(self.embedder.close)
+        await self.threads.settled()
+        await asyncio.to_thread(self._free)
+
+    def _free(self) -> None:
         if self.drafter is not None:
             self.drafter.close()
-        self.embedder.close()
         self.context.close()
         self.model.close()
 
@@ -107,7 +111,7 @@ class LlamaEngine(Engine):
             given_up.set()
             await asyncio.wait([loading])
             if not loading.cancelled() and loading.exception() is None:
-                await asyncio.to_thread(loading.result().close)
+                await loading.result().close()
             raise
         return self._describe_loaded(self._loaded)
 
@@ -151,7 +155,8 @@ class LlamaEngine(Engine):
         decoding.start()
         dialect = dialect_of(template.source, settings.tool_format, separate=settings.reasoning != "off")
         maker = JobMaker(model, template, dialect, plan.context_length, plan.slots)
-        return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads), drafter, plan)
+        longest = settings.context_length or model.trained_context if model.pooling else plan.context_length
+        return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads, longest), drafter, plan)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
         capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
@@ -168,7 +173,7 @@ class LlamaEngine(Engine):
     async def unload(self) -> None:
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
-            await asyncio.to_thread(loaded.close)
+            await loaded.close()
 
     def state(self) -> pb.State:
         loaded = self._loaded
@@ -193,7 +198,10 @@ class LlamaEngine(Engine):
         if not loaded.context.has_memory:
             raise UnsupportedError("this model makes embeddings only")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        job = await _in_thread(functools.partial(loaded.maker.make, request, replies, done), Job.close)
+        job = await loaded.threads.run(functools.partial(loaded.maker.make, request, replies, done), Job.close)
+        if loaded is not self._loaded:
+            job.close()
+            raise NotLoadedError("the model was unloaded while the request was read")
         if job.is_over:  # All of it had been given already.
             job.close()
             for choice in job.choices:
@@ -210,20 +218,20 @@ class LlamaEngine(Engine):
 
     async def embed(self, request: pb.EmbedRequest) -> pb.EmbedReply:
         loaded = self._held()
-        return await asyncio.to_thread(_embed, loaded, request)
+        return await loaded.threads.run(functools.partial(_embed, loaded, request))
 
     async def rerank(self, request: pb.RerankRequest) -> pb.RerankReply:
         loaded = self._held()
-        return await asyncio.to_thread(_rerank, loaded, request)
+        return await loaded.threads.run(functools.partial(_rerank, loaded, request))
 
     async def tokenize(self, request: pb.TokenizeRequest) -> pb.TokenizeReply:
-        maker, model = self._held().maker, self._held().model
+        loaded = self._held()
         if request.WhichOneof("input") == "messages_json":
             offer = read_offer(request.tools_json, "") if request.tools_json else NO_TOOLS
-            ids = await asyncio.to_thread(maker.chat_tokens, request.messages_json, offer, {})
+            tokens = functools.partial(loaded.maker.chat_tokens, request.messages_json, offer, {})
         else:
-            ids = await asyncio.to_thread(model.tokenize, request.text, special=request.with_special)
-        return pb.TokenizeReply(ids=ids)
+            tokens = functools.partial(loaded.model.tokenize, request.text, special=request.with_special)
+        return pb.TokenizeReply(ids=await loaded.threads.run(tokens))
 
     async def detokenize(self, request: pb.DetokenizeRequest) -> pb.DetokenizeReply:
         model = self._held().model
@@ -307,10 +315,11 @@ def _open_context(settings: LlamaSettings, model: Model, draft: Model | None) ->
 
 
 def _embed(loaded: _Loaded, request: pb.EmbedRequest) -> pb.EmbedReply:
+    model = loaded.model
     texts = [
-        loaded.maker.text_tokens(item.text, special=False)
+        model.framed(model.tokenize(item.text, special=False))
         if item.WhichOneof("input") == "text"
-        else loaded.model.check_tokens(item.tokens.ids, "input")
+        else model.check_tokens(item.tokens.ids, "input")
         for item in request.inputs
     ]
     dimensions = request.dimensions if request.HasField("dimensions") else None
@@ -322,28 +331,14 @@ def _embed(loaded: _Loaded, request: pb.EmbedRequest) -> pb.EmbedReply:
 
 
 def _rerank(loaded: _Loaded, request: pb.RerankRequest) -> pb.RerankReply:
-    tokens = loaded.model.tokenize if loaded.model.ranks else loaded.maker.text_tokens
-    query = tokens(request.query, special=False)
-    documents = [tokens(text, special=False) for text in request.documents]
+    model = loaded.model
+    query, *documents = (model.tokenize(text, special=False) for text in (request.query, *request.documents))
+    if not model.ranks:
+        query, documents = model.framed(query), list(map(model.framed, documents))
     return pb.RerankReply(
         scores=loaded.embedder.rank(query, documents),
         prompt_tokens=len(query) + sum(map(len, documents)),
     )
-
-
-async def _in_thread(make: Callable[[], T], discard: Callable[[T], None]) -> T:
-    """What `make` makes in a thread; if the caller leaves meanwhile, it is discarded."""
-    making = asyncio.ensure_future(asyncio.to_thread(make))
-    try:
-        return await asyncio.shield(making)
-    except asyncio.CancelledError:
-
-        def clean_up(made: "asyncio.Future[T]") -> None:
-            if not made.cancelled() and made.exception() is None:
-                discard(made.result())
-
-        making.add_done_callback(clean_up)
-        raise
 
 
 # ---------------------------------------------------------------- facts

@@ -198,12 +198,31 @@ class Model:
         return token if token >= 0 else None
 
     def pair(self, query: Sequence[int], document: Sequence[int]) -> list[int]:
-        """Query and document in one text, with the borders that the vocabulary asks for."""
-        vocabulary = self._vocabulary
+        """Query and document in one text for a model that ranks, with the borders it was trained with."""
         begin = [self.begin_token] if self.begin_token is not None else []
-        end = [llama.llama_vocab_eos(vocabulary)] if llama.llama_vocab_get_add_eos(vocabulary) else []
-        border = [llama.llama_vocab_sep(vocabulary)] if llama.llama_vocab_get_add_sep(vocabulary) else []
+        end = [self._end_of_text] if self._end_of_text is not None else []
+        # Encoders of BERT's kind have one border; those of RoBERTa's kind have two between the texts.
+        border = [llama.llama_vocab_sep(self._vocabulary)] if self._separates_twice else []
         return [*begin, *query, *end, *border, *document, *end]
+
+    def framed(self, tokens: Sequence[int]) -> list[int]:
+        """A whole text, to be embedded: with the tokens that it begins and ends with."""
+        begin = [self.begin_token] if self.begin_token is not None else []
+        end = [self._end_of_text] if self._end_of_text is not None else []
+        return [*begin, *tokens, *end]
+
+    @cached_property
+    def _end_of_text(self) -> int | None:
+        """The token a text ends with, if the model wants one."""
+        vocabulary = self._vocabulary
+        if llama.llama_vocab_get_add_eos(vocabulary):
+            return int(llama.llama_vocab_eos(vocabulary))
+        return int(llama.llama_vocab_sep(vocabulary)) if llama.llama_vocab_get_add_sep(vocabulary) else None
+
+    @cached_property
+    def _separates_twice(self) -> bool:
+        vocabulary = self._vocabulary
+        return bool(llama.llama_vocab_get_add_eos(vocabulary) and llama.llama_vocab_get_add_sep(vocabulary))
 
     def begin_text(self) -> str:
         """How the begin token is written, for templates."""
@@ -359,7 +378,8 @@ class Context:
             EngineError: it failed.
         """
         self._batch.n_tokens = self._size
-        status = llama.llama_decode(self._context, self._batch)
+        compute = llama.llama_decode if self._memory else llama.llama_encode
+        status = compute(self._context, self._batch)
         if status not in (0, 1):
             raise EngineError(f"llama.cpp failed to compute a batch (status {status}): {logs.last_error()}")
         return bool(status == 0)

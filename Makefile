@@ -1,6 +1,6 @@
-# Shoal's few commands. `make` lists them; ARGS="..." is passed on to run, test and bench.
+# Shoal's few commands. `make` lists them; ARGS="..." is passed on to run, test, bench and chaos.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench proto minnow clean
+.PHONY: help setup run test check fix bench chaos proto minnow clean
 SHELL := /bin/bash
 bin := .venv/bin
 
@@ -34,6 +34,10 @@ fix:    ## repair format and lint where a tool can
 bench:  ## measure speed and memory against yardsticks; prints a table, writes bench/results/
 	@scripts/setup.sh dev
 	@$(bin)/python -m bench $(ARGS)
+
+chaos:  ## five nodes, a steady load, and kills, stops and partitions by a seed; as root also the network (ARGS="--seed 7")
+	@scripts/setup.sh dev
+	@$(bin)/python -m tests.chaos $(ARGS)
 
 proto:  ## generate backends/rpc from proto/backend.proto
 	@scripts/setup.sh dev

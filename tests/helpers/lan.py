@@ -2,7 +2,8 @@
 
     with lan("red", "blue") as hosts: ...      hosts["red"].address == "10.211.7.2"
 
-Multicast works on the bridge as on a real switch, and nothing leaves this machine.
+Multicast works on the bridge as on a real switch, and nothing leaves this machine. Each host has a second link, to
+this machine alone: clients ask there, so that a host that is cut off from the others can still be asked.
 """
 
 import contextlib
@@ -11,9 +12,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SUBNET = "10.211.7"
+
+CLIENTS = "10.212.7"
+"""The links to this machine: four addresses for each host."""
+
+NOBODY = ("lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "permanent")
 
 _numbers = itertools.count()
 
@@ -25,6 +31,12 @@ class Host:
     name: str
     namespace: str
     address: str
+    client_address: str
+    """Where clients on this machine reach it whatever happens to its network."""
+    outer: str
+    """The other end of its cable."""
+    bridges: tuple[str, str]
+    """The network, and a second one for those on the other side of a partition."""
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -35,6 +47,20 @@ class Host:
         """As if the cable were pulled."""
         ip("-n", self.namespace, "link", "set", "eth0", "down")
 
+    def part(self) -> None:
+        """Moves this host to the other network, silently: those on it meet each other and nobody else."""
+        ip("link", "set", self.outer, "master", self.bridges[1])
+
+    def rejoin(self) -> None:
+        ip("link", "set", self.outer, "master", self.bridges[0])
+
+    def deafen(self, other: "Host") -> None:
+        """What is meant for `other` gets lost on the way, unnoticed here; multicast arrives."""
+        ip("-n", self.namespace, "neigh", "replace", other.address, *NOBODY)
+
+    def undeafen(self, other: "Host") -> None:
+        ip("-n", self.namespace, "neigh", "del", other.address, "dev", "eth0")
+
     def lose(self, other: "Host") -> None:
         """Nothing that is meant for `other` leaves this host; multicast does."""
         ip("-n", self.namespace, "route", "add", "blackhole", other.address)
@@ -44,6 +70,19 @@ class Host:
 
     def mend_link(self) -> None:
         ip("-n", self.namespace, "link", "set", "eth0", "up")
+        self._route()
+
+    def move(self, address: str) -> "Host":
+        """The same host under another address, as after a new lease."""
+        moved = replace(self, address=address)
+        ip("-n", self.namespace, "addr", "flush", "dev", "eth0")
+        ip("-n", self.namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+        self._route()
+        return moved
+
+    def _route(self) -> None:
+        # The kernel drops the route with the link, and with the last address.
+        ip("-n", self.namespace, "route", "replace", "default", "via", f"{SUBNET}.1")
 
 
 def why_not() -> str:
@@ -66,23 +105,37 @@ def lan(*names: str) -> Iterator[dict[str, Host]]:
     """Hosts on one network, removed at the end."""
     # Never the same names twice: the kernel takes its time with the removal of the last ones.
     tag = f"{os.getpid() % 10000:04}{next(_numbers):02}"
-    bridge = f"shb{tag}"
+    bridges = f"shb{tag}", f"shp{tag}"
     hosts = {
-        name: Host(name, f"shoal-{tag}-{name}", f"{SUBNET}.{number}") for number, name in enumerate(names, start=2)
+        name: Host(
+            name,
+            f"shoal-{tag}-{name}",
+            f"{SUBNET}.{number + 2}",
+            f"{CLIENTS}.{4 * number + 2}",
+            f"shv{tag}{number}",
+            bridges,
+        )
+        for number, name in enumerate(names)
     }
     with contextlib.ExitStack() as cleanup:
-        ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
-        cleanup.callback(ip, "link", "del", bridge)
-        ip("addr", "add", f"{SUBNET}.1/24", "dev", bridge)
-        ip("link", "set", bridge, "up")
+        for bridge in bridges:
+            ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
+            cleanup.callback(ip, "link", "del", bridge)
+            ip("link", "set", bridge, "up")
+        ip("addr", "add", f"{SUBNET}.1/24", "dev", bridges[0])
         for number, host in enumerate(hosts.values()):
-            outer = f"shv{tag}{number}"
             ip("netns", "add", host.namespace)
             cleanup.callback(ip, "netns", "del", host.namespace)
-            ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
-            ip("link", "set", outer, "master", bridge, "up")
+            ip("link", "add", host.outer, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
+            ip("link", "set", host.outer, "master", bridges[0], "up")
             ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
             ip("-n", host.namespace, "link", "set", "lo", "up")
             ip("-n", host.namespace, "link", "set", "eth0", "up")
             ip("-n", host.namespace, "route", "add", "default", "via", f"{SUBNET}.1")
+            asking = f"shc{tag}{number}"
+            ip("link", "add", asking, "type", "veth", "peer", "name", "eth1", "netns", host.namespace)
+            ip("addr", "add", f"{CLIENTS}.{4 * number + 1}/30", "dev", asking)
+            ip("link", "set", asking, "up")
+            ip("-n", host.namespace, "addr", "add", f"{host.client_address}/30", "dev", "eth1")
+            ip("-n", host.namespace, "link", "set", "eth1", "up")
         yield hosts

@@ -1,0 +1,106 @@
+"""What a chaos run found, counted and judged. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from tests.chaos.asking import Asked
+from tests.chaos.questions import Reduced, described, lost_and_doubled, same
+from tests.chaos.schedule import Kind
+
+LONGEST_GAP = 2.0
+"""The bar for a pause in a continued stream, in seconds. The prompts are short, so it holds their prefill too."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Green when `failures` is empty."""
+
+    seed: int
+    seconds: float
+    requests: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    faults: Counter[Kind] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Leaks, nodes that do not come back, and so on."""
+    lost_tokens: int = 0
+    doubled_tokens: int = 0
+    entries_lost: int = 0
+    """Times a client asked another node because its entry node was down."""
+    left: int = 0
+    resumed: int = 0
+    gaps: list[tuple[float, str]] = field(default_factory=list)
+    """Longest pause of each streamed answer, with the request's id."""
+    continued: set[str] = field(default_factory=set)
+    retried: set[str] = field(default_factory=set)
+    own_pause: float = 0.0
+
+    def count(self, asked: Asked, expected: Reduced) -> str:
+        """Takes in one request; what was wrong with it, or ""."""
+        name = asked.question.name
+        self.requests[name] += 1
+        self.entries_lost += len(asked.entries) - 1
+        self.resumed += asked.resumed
+        if asked.gap:
+            self.gaps.append((asked.gap, asked.id))
+        if asked.left:
+            self.left += 1
+            return ""
+        if asked.answer is None:
+            self.unanswered.append(f"{asked.id} {name}: {asked.error}")
+            return f"LOST {self.unanswered[-1]}"
+        self.answers[name] += 1
+        if same(expected, asked.answer):
+            return ""
+        lost, doubled = lost_and_doubled(expected, asked.answer)
+        self.lost_tokens += lost
+        self.doubled_tokens += doubled
+        self.wrong.append(f"{asked.id} {name}: {described(asked.answer)}, not {described(expected)}")
+        return f"WRONG ({lost} lost, {doubled} doubled) {self.wrong[-1]}"
+
+    def longest_gap(self, *, continued: bool) -> tuple[float, str]:
+        """Of the continued streams or of all, and whose it was."""
+        return max((gap for gap in self.gaps if gap[1] in self.continued or not continued), default=(0.0, "-"))
+
+    def failures(self, longest_gap: float | None = LONGEST_GAP) -> list[str]:
+        """Everything that makes this run red. `longest_gap`: None on machines that are too busy to judge by time."""
+        found = [*self.unanswered, *self.wrong, *self.problems]
+        gap, request = self.longest_gap(continued=True)
+        if longest_gap is not None and gap > longest_gap:
+            found.append(f"{request}: a continued stream paused for {gap:.2f} s, more than {longest_gap:g} s")
+        return found
+
+    def table(self) -> Table:
+        shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        shown.add_column(justify="left")
+        shown.add_column(justify="right")
+        asked, answered = self.requests.total(), self.answers.total()
+        (in_continued, by), (in_any, _) = self.longest_gap(continued=True), self.longest_gap(continued=False)
+        streamed = {request for _, request in self.gaps}
+        rows: list[tuple[str, object]] = [
+            ("seed", self.seed),
+            ("seconds", f"{self.seconds:.0f}"),
+            *((kind.value, self.faults[kind]) for kind in Kind if self.faults[kind]),
+            ("requests", asked),
+            ("right answers", answered - len(self.wrong)),
+            ("clients that left, as planned", self.left),
+            ("lost requests", len(self.unanswered)),
+            ("wrong answers", len(self.wrong)),
+            ("lost tokens", self.lost_tokens),
+            ("doubled tokens", self.doubled_tokens),
+            ("asked again, entry node down", self.entries_lost),
+            ("streams resumed by clients", self.resumed),
+            ("retried unseen before the first token", len(self.retried)),
+            ("continued elsewhere", len(self.continued)),
+            ("  of them streamed", len(self.continued & streamed)),
+            ("longest gap in a continued stream", f"{in_continued:.2f} s ({by})"),
+            ("longest gap in any stream", f"{in_any:.2f} s"),
+            ("longest pause of the driver itself", f"{self.own_pause:.2f} s"),
+            ("leaks and other trouble", len(self.problems)),
+        ]
+        for name, value in rows:
+            shown.add_row(name, str(value))
+        return shown

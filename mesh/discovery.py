@@ -42,6 +42,10 @@ LOOKUPS_AT_ONCE = 8
 LOOK_AGAIN = 10.0
 """Seconds until an announcement is asked for again whose text did not arrive: the network may mend."""
 
+LASTS = 120
+"""Seconds an announcement is kept by others unless it is repeated; whoever listens asks anew before its end. The
+usual 75 minutes would list a killed node for as long."""
+
 FAREWELL = 0.5
 """Seconds for taking our announcement back."""
 
@@ -165,6 +169,8 @@ class Discovery:
             properties=write_text(self._addresses, self._fingerprint),
             server=f"{self._peer_name}.local.",
             parsed_addresses=hosts,
+            host_ttl=LASTS,
+            other_ttl=LASTS,
         )
 
     # Called by zeroconf with keyword arguments of these names.

@@ -39,7 +39,11 @@ MAX_IDLE = 32
 MAX_DIGEST_ENTRIES = 2048
 MAX_RECORDS_IN_MESSAGE = 256
 
+MAX_ACCUSATIONS = 256
+
 SUMMARY_BYTES = 8
+BUCKETS, BUCKET_BYTES = 64, 4
+"""A large view is compared in so many parts, each told by so many bytes."""
 
 _FORMAT = 1
 _SIGNED_AS = b"shoal record v1\0"
@@ -65,16 +69,37 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """My view in eight bytes. Yours differs? Then send me your digest."""
+    """My view in eight bytes, and the version of my own record. Yours differs? Then tell me how."""
 
     value: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """My view in `BUCKETS` parts of `BUCKET_BYTES`. Send me the digest of those that differ."""
+
+    hashes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What somebody knows of a node."""
+
+    node_id: NodeId
+    incarnation: int
+    version: int
+    is_gone: bool = False
+    """It counts as dead there, or has left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
     """The versions I know. Send me what is newer, ask for what is older."""
 
-    entries: tuple[tuple[NodeId, int, int], ...]
+    entries: tuple[Version, ...]
+    buckets: frozenset[int] | None = None
+    """Only of these parts of the view; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +119,43 @@ class Pong:
     nonce: int
 
 
-Message = Records | Summary | Digest | Want | Ping | Pong
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """I hear nothing from `target`. Ask it, and tell me if it answers (SWIM's ping-req)."""
 
-_RECORDS, _SUMMARY, _DIGEST, _WANT, _PING, _PONG = range(1, 7)
+    nonce: int
+    target: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """The target of your probe answers me."""
+
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """`accuser` hears nothing from `accused` any more. A higher incarnation of the accused refutes it."""
+
+    accused: NodeId
+    incarnation: int
+    accuser: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    accusations: tuple[Accusation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """I close this connection because I have enough of them. It says nothing about either of us."""
+
+
+Message = Records | Summary | Buckets | Digest | Want | Ping | Pong | Probe | Vouch | Accuse | Part
+
+_RECORDS, _SUMMARY, _DIGEST, _WANT, _PING, _PONG, _BUCKETS, _PROBE, _VOUCH, _ACCUSE, _PART = range(1, 12)
 
 
 def sign_record(identity: Identity, record: NodeRecord) -> SignedRecord:
@@ -133,16 +192,27 @@ def write_message(message: Message) -> bytes:
     match message:
         case Records(records):
             return _pack([_RECORDS, [signed.raw for signed in records]])
-        case Summary(value):
-            return _pack([_SUMMARY, value])
-        case Digest(entries):
-            return _pack([_DIGEST, entries])
+        case Summary(value, version):
+            return _pack([_SUMMARY, value, version])
+        case Buckets(hashes):
+            return _pack([_BUCKETS, hashes])
+        case Digest(entries, buckets):
+            fields = [[e.node_id, e.incarnation, e.version, e.is_gone] for e in entries]
+            return _pack([_DIGEST, fields, None if buckets is None else sorted(buckets)])
         case Want(node_ids):
             return _pack([_WANT, node_ids])
         case Ping(nonce):
             return _pack([_PING, nonce])
         case Pong(nonce):
             return _pack([_PONG, nonce])
+        case Probe(nonce, target):
+            return _pack([_PROBE, nonce, target])
+        case Vouch(nonce):
+            return _pack([_VOUCH, nonce])
+        case Accuse(accusations):
+            return _pack([_ACCUSE, [[a.accused, a.incarnation, a.accuser] for a in accusations]])
+        case Part():
+            return _pack([_PART, 0])
 
 
 def read_message(raw: bytes) -> Message | None:
@@ -160,10 +230,12 @@ def read_message(raw: bytes) -> Message | None:
             items = _array(body, "records", at_most=MAX_RECORDS_IN_MESSAGE)
             return Records(tuple(read_record(_bytes(item, "record", MAX_RECORD_BYTES)) for item in items))
         case 2:
-            return Summary(_bytes(body, "summary", SUMMARY_BYTES))
+            _array(fields, "summary", at_least=3)
+            return Summary(_bytes(body, "summary", SUMMARY_BYTES), _int(fields[2], "version", MAX_VERSION))
         case 3:
+            _array(fields, "digest", at_least=3)
             entries = _array(body, "digest", at_most=MAX_DIGEST_ENTRIES)
-            return Digest(tuple(_read_entry(entry) for entry in entries))
+            return Digest(tuple(_read_version(entry) for entry in entries), _read_buckets(fields[2]))
         case 4:
             ids = _array(body, "wanted ids", at_most=MAX_DIGEST_ENTRIES)
             return Want(tuple(_node_id(item) for item in ids))
@@ -171,6 +243,21 @@ def read_message(raw: bytes) -> Message | None:
             return Ping(_int(body, "nonce", MAX_NUMBER))
         case 6:
             return Pong(_int(body, "nonce", MAX_NUMBER))
+        case 7:
+            hashes = _bytes(body, "buckets", BUCKETS * BUCKET_BYTES)
+            if len(hashes) != BUCKETS * BUCKET_BYTES:
+                raise WireError("buckets: too few")
+            return Buckets(hashes)
+        case 8:
+            _array(fields, "probe", at_least=3)
+            return Probe(_int(body, "nonce", MAX_NUMBER), _node_id(fields[2]))
+        case 9:
+            return Vouch(_int(body, "nonce", MAX_NUMBER))
+        case 10:
+            items = _array(body, "accusations", at_most=MAX_ACCUSATIONS)
+            return Accuse(tuple(_read_accusation(item) for item in items))
+        case 11:
+            return Part()
         case _:
             return None
 
@@ -208,6 +295,7 @@ def _record_fields(record: NodeRecord) -> list[Any]:
         record.software,
         [[d.kind, d.name, d.memory_total, d.memory_free] for d in record.devices],
         [_model_fields(model) for model in record.models],
+        record.news,
     ]
 
 
@@ -233,7 +321,7 @@ def _model_fields(model: ModelRecord) -> list[Any]:
 
 
 def _read_payload(payload: bytes) -> NodeRecord:
-    fields = _array(_unpack(payload), "record", at_least=11)
+    fields = _array(_unpack(payload), "record", at_least=12)
     if _int(fields[0], "record format", 255) != _FORMAT:
         raise WireError("a record in a format this version does not know")
     addresses = _array(fields[6], "addresses", at_most=MAX_ADDRESSES)
@@ -250,6 +338,7 @@ def _read_payload(payload: bytes) -> NodeRecord:
         software=_text(fields[8], "software"),
         devices=tuple(_read_device(item) for item in devices),
         models=tuple(_read_model(item) for item in models),
+        news=_int(fields[11], "news", MAX_VERSION),
     )
 
 
@@ -305,13 +394,25 @@ def _read_prefixes(value: Any) -> frozenset[int]:
     return frozenset(struct.unpack(f"!{len(raw) // HASH_BYTES}I", raw))
 
 
-def _read_entry(value: Any) -> tuple[NodeId, int, int]:
-    fields = _array(value, "digest entry", exactly=3)
-    return (
+def _read_version(value: Any) -> Version:
+    fields = _array(value, "digest entry", at_least=4)
+    return Version(
         _node_id(fields[0]),
         _int(fields[1], "incarnation", MAX_VERSION),
         _int(fields[2], "version", MAX_VERSION),
+        _bool(fields[3], "is gone"),
     )
+
+
+def _read_buckets(value: Any) -> frozenset[int] | None:
+    if value is None:
+        return None
+    return frozenset(_int(item, "bucket", BUCKETS - 1) for item in _array(value, "buckets", at_most=BUCKETS))
+
+
+def _read_accusation(value: Any) -> Accusation:
+    fields = _array(value, "accusation", at_least=3)
+    return Accusation(_node_id(fields[0]), _int(fields[1], "incarnation", MAX_VERSION), _node_id(fields[2]))
 
 
 # ---------------------------------------------------------------- msgpack, bounded

@@ -21,25 +21,62 @@ class GossipConfig:
     life, so of two idle peers only one asks."""
     ping_again_after: float = 0.45
     """… and asked again after this long: one lost packet must not start a suspicion."""
+    probe_after: float = 1.35
+    """Silence, despite being asked, until others are asked to ask."""
+    probes: int = 3
+    """How many others are asked."""
     suspect_after: float = 2.0
-    """Silence, despite being asked, until the router avoids the peer."""
+    """Silence, despite all that, until the router avoids the peer and the others are told."""
     dead_after: float = 3.0
-    """Silence until the peer counts as dead and its connection is closed."""
+    dead_soonest: float = 2.5
+    """Silence until the peer counts as dead and its connection is closed: the first if nobody else
+    accuses it, down to the second the more others do."""
     unreachable_after: float = 1.0
     """From a broken connection to dead, unless a new connection is made. A refused connection
     (nobody listens there any more) is final at once."""
+    accused_most: float = 4.0
+    accused_least: float = 1.0
+    """From an accusation by others to dead, for a node we have no connection with, with one accuser
+    down to several. It has as long to refute it."""
+    vouched_for: float = 3.0
+    """How long the word of another that a peer lives keeps it from being dead for us."""
+    refuted_for: float = 30.0
+    """… and how long its own refutation does."""
     redial_first: float = 0.5
     redial_most: float = 5.0
     """Pause before dialling a lost member again: doubles from the first to the most. The most is
     also how long a healed network may stay unnoticed."""
+    neighbours: int = 32
+    """Connections to have. Fewer others than that are all connected with; of more, so many chosen
+    by chance, and the rest is known by hearsay and called up when needed."""
+    most_neighbours: int = 48
+    """More idle connections than that are closed."""
+    explore_every: float = 10.0
+    """How often one more member known by hearsay is met: finds ghosts, and keeps the graph random."""
+    fanout: int = 2
+    """To how many others fresh news from its author is passed on while all are connected with all:
+    the author has told everybody, and this covers the gaps until the next comparison."""
+    spread: int = 4
+    """To how many others any fresh news is passed on when not all are connected with all."""
     forget_after: float = 600.0
     """How long a dead or departed node stays in the view. Its version is remembered as long, so
     that no late record brings it back as a ghost."""
-    fanout: int = 2
-    """To how many others fresh news from its author is passed on. With everybody connected to
-    everybody the author has told all; this covers the gaps until the next comparison."""
+    forget_unmet_after: float = 30.0
+    """The same for a node that we heard of and could never reach."""
     max_members: int = 1024
-    """A member who invents nodes fills the view no further than this."""
+    """A view is no larger. Nodes nobody has met make room for those that are connected."""
+    max_introduced: int = 512
+    """So many nodes that we have not met can come from one member."""
+    meetings: int = 8
+    """Nodes never met that are dialled at once; members that were lost need not wait behind them."""
+    most_buried: int = 4096
+    """Forgotten nodes whose versions are remembered."""
+    answers_burst: int = 8 * 1024 * 1024
+    answers_per_second: int = 512 * 1024
+    """Bytes of records that one peer can ask for: a large view at once, repairs in the long run."""
+    accusations_burst: int = 64
+    accusations_per_second: float = 4.0
+    """Accusations taken from one peer. Each makes the accused tell the whole mesh that it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,11 @@ class Connection:
     def is_admitted(self) -> bool:
         return self.link is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is more on it than the control stream."""
+        return self.session.open_streams > 1
+
     async def run(self) -> None:
         """Carry the streams until the connection ends."""
         try:

@@ -11,106 +11,63 @@ to do, and `view` is always the current picture:
     core.doubt(peer, now)             a request to it failed
     core.tick(now)                    a few times a second
 
-Records. A node writes about itself only and signs it. The highest `(incarnation, version)` wins.
-Our own record coming back from an earlier life is outbid. News goes to everybody we are connected
-to at once; whoever hears it from its author passes it to a few others, unless only load numbers
-changed. Once a second two views are compared, which repairs what got lost.
+**Records.** A node writes about itself only and signs it. The highest `(incarnation, version)` wins. Our own
+record coming back from an earlier life is outbid. News goes to all neighbours at once, and on from them; once a
+second two views are compared, which repairs what got lost.
 
-Liveness, by our own clock only:
+**Neighbours.** A mesh of up to `neighbours` others is connected all with all. In a larger one everybody has about
+so many connections, chosen by chance; the rest is known by hearsay, and met when a request goes there.
 
-    alive ──silent──► suspect ──silent──► dead ──long──► forgotten
-      ▲ └─connection broke─► ▲ │ └─nobody listens there─► ▲
-      └───── any message ────┴─┴──────────────────────────┘
+**Liveness**, by our own clock only (SWIM, with Lifeguard's patience, see `mesh.suspicion`):
+
+    alive ──silent, also when others ask──► suspect ──still silent──► dead ──long──► forgotten
+      ▲ └─────── connection broke ────────► ▲ │ └─nobody listens there─► ▲
+      ├───────── any message ───────────────┴─┴──────────────────────────┤
+      └───────── a higher incarnation (of one we are not connected with) ┘
     any state ──its record says so──► left
 
-A message in which a *third* node speaks of a peer proves nothing about it; only a connection with
-the peer does. Not here, and next: asking others to probe a peer (SWIM's indirect probe).
-
-A forgotten node's last version stays buried for as long again, so that a late record cannot bring
-back a ghost.
+Our own connection is the best evidence. Before a silent neighbour is given up, others are asked to ask it
+(`Probe`, `Vouch`): whom they reach is only out of *our* reach, and stays a suspect. Whoever gives up a neighbour
+accuses it (`Accuse`); who has no connection with the accused believes several accusers after a second, one after
+four, unless the accused refutes it by a record of a higher incarnation.
 """
 
-import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
+from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.budget import Budget
 from mesh.codec import (
-    SUMMARY_BYTES,
+    BUCKETS,
+    Accusation,
+    Accuse,
+    Buckets,
     Digest,
     Message,
+    Part,
     Ping,
     Pong,
+    Probe,
     Records,
     SignedRecord,
     Summary,
+    Vouch,
     Want,
     in_messages,
 )
 from mesh.config import GossipConfig
-from mesh.types import Member, MeshView, NodeId, NodeRecord, NodeState
-
-# ---------------------------------------------------------------- what to do
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Give `message` to a connected peer. Losing it is fine: views are compared anyway."""
-
-    peer: NodeId
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """Connect to a member; report `connected` or `dial_failed`."""
-
-    peer: NodeId
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnect:
-    """Close the connection with `peer`: it gave no sign of life."""
-
-    peer: NodeId
-    reason: str
-
-
-Action = Send | Dial | Disconnect
-
-# ---------------------------------------------------------------- what we remember
-
-
-@dataclass(slots=True)
-class _Known:
-    """What we know of another node."""
-
-    signed: SignedRecord
-    state: NodeState
-    since: float
-    """When it got into this state."""
-    redial_at: float = 0.0
-    redial_pause: float = 0.0
-    is_dialling: bool = False
-    round_trip: float | None = None
-
-
-@dataclass(slots=True)
-class _Link:
-    """An open connection with a member."""
-
-    heard_at: float
-    pinged_at: float = -1e9
-    doubted_at: float | None = None
-    """Since when somebody waits for proof that the peer still works."""
-    answered_digest_at: float = -1e9
-
+from mesh.liveness import Known, Link, Question
+from mesh.members import Members, essence, rank
+from mesh.suspicion import ENOUGH, Awareness, patience
+from mesh.types import MeshView, NodeId, NodeRecord, NodeState
 
 DIGEST_PAUSE = 0.2
 """A peer's digests are answered at most this often: each may cost us our whole view."""
+
+REFUTE_PAUSE = 1.0
+"""Seconds between two refutations of ours: accusers make us tell the whole mesh no more often."""
 
 TWIN_SIGNS, TWIN_LASTS = 3, 60.0
 """Our own record comes back from an earlier life once, after a restart. So many times, the last of them not
@@ -118,6 +75,15 @@ longer ago than so many seconds, it is written by somebody else who has our key.
 
 ROUND_TRIP_NEWS = 0.25
 """A measured round trip is shown when it moved by this share; less is noise."""
+
+RECORD_COST = 2048
+"""Bytes that a record counts for at least when it is asked for."""
+
+ENOUGH_ACCUSED = 256
+"""Accusations in one message (`mesh.codec.MAX_ACCUSATIONS`)."""
+
+PARTS_AT_ONCE = 4
+"""Superfluous connections closed in one tick."""
 
 
 class GossipCore:
@@ -133,39 +99,51 @@ class GossipCore:
         self._config = config
         self._sign = sign
         self._rng = rng
-        self._own = sign(own)
-        self._known: dict[NodeId, _Known] = {}
-        self._links: dict[NodeId, _Link] = {}
-        self._buried: dict[NodeId, tuple[int, int, float]] = {}
-        self._pings: dict[int, tuple[NodeId, float]] = {}
+        self._members = Members(sign(own), config)
+        self._links: dict[NodeId, Link] = {}
+        self._questions: dict[int, Question] = {}
+        self._meeting: set[NodeId] = set()
+        self._awareness = Awareness()
         self._outbid_at: deque[float] = deque(maxlen=TWIN_SIGNS)
+        self._refuted_at = -REFUTE_PAUSE
         self._last_tick: float | None = None
         self._sync_at = 0.0
-        self._summary: bytes | None = None
-        self._view: MeshView | None = None
+        self._explore_at: float | None = None
 
     # ------------------------------------------------------------ questions
 
     @property
     def self_id(self) -> NodeId:
-        return self._own.record.id
+        return self._members.own.record.id
 
     @property
     def view(self) -> MeshView:
         """The current picture. The same object until something changes."""
-        if self._view is None:
-            members = {
-                node_id: Member(known.signed.record, known.state, known.round_trip)
-                for node_id, known in self._known.items()
-            }
-            members[self.self_id] = Member(self._own.record, NodeState.ALIVE)
-            self._view = MeshView(self.self_id, MappingProxyType(members))
-        return self._view
+        return self._members.view
 
     @property
     def linked(self) -> frozenset[NodeId]:
         """Everybody we have a connection with."""
         return frozenset(self._links)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether there are as many neighbours as we want: others are believed by hearsay."""
+        return len(self._links) >= self._config.neighbours
+
+    @property
+    def needless(self) -> Collection[NodeId]:
+        """Nodes that nobody has to dial because they announce themselves."""
+        if not self.has_enough:
+            return self.linked
+        return self._links.keys() | {
+            node_id for node_id in self._members.known if node_id not in self._members.restless
+        }
+
+    def address_of(self, peer: NodeId) -> tuple[str, ...]:
+        """Where a member says it can be reached."""
+        known = self._members.known.get(peer)
+        return () if known is None else known.signed.record.addresses
 
     def has_twin(self, now: float) -> bool:
         """Whether another node runs with our identity: it and we outbid each other without end."""
@@ -174,69 +152,104 @@ class GossipCore:
     # ------------------------------------------------------------ our own record
 
     def announce(self, record: NodeRecord, now: float) -> list[Action]:
-        """Tell the mesh what we now are. Incarnation and version are kept here."""
-        own = self._own.record
-        return self._publish(replace(record, id=own.id, incarnation=own.incarnation, version=own.version + 1))
+        """Tell the mesh what we now are. Incarnation and versions are kept here."""
+        own = self._own
+        version = own.version + 1
+        new = replace(record, id=own.id, incarnation=own.incarnation, version=version, news=own.news)
+        if essence(new) != essence(own):
+            new = replace(new, news=version)
+        return self._publish(new)
 
     def leave(self, now: float) -> list[Action]:
         """Say good-bye: nobody should send us anything any more."""
-        own = self._own.record
-        return self._publish(replace(own, left=True, version=own.version + 1))
+        return self.announce(replace(self._own, left=True), now)
+
+    @property
+    def _own(self) -> NodeRecord:
+        return self._members.own.record
 
     def _publish(self, own: NodeRecord) -> list[Action]:
-        self._own = self._sign(own)
-        self._changed()
-        news = Records((self._own,))
+        self._members.set_own(self._sign(own))
+        news = Records((self._members.own,))
         return [Send(peer, news) for peer in self._links]
+
+    def _rise(self, incarnation: int) -> list[Action]:
+        return self._publish(replace(self._own, incarnation=incarnation, version=1, news=1))
 
     def _outbid(self, echo: NodeRecord, now: float) -> list[Action]:
         # An older record of ours still travels, from before a restart or from a clock set back.
         # Peers ignore us until we are above it. Our current record coming back is only an echo.
-        own = self._own.record
-        if _rank(echo) < _rank(own) or echo == own:
+        if rank(echo) < rank(self._own) or echo == self._own:
             return []
         self._outbid_at.append(now)
-        return self._publish(replace(own, incarnation=echo.incarnation + 1, version=1))
+        return self._rise(echo.incarnation + 1)
+
+    def _refute(self, incarnation: int, now: float) -> list[Action]:
+        if incarnation < self._own.incarnation or now - self._refuted_at < REFUTE_PAUSE:
+            return []
+        self._refuted_at = now
+        self._awareness.was_accused(now)
+        return self._rise(incarnation + 1)
 
     # ------------------------------------------------------------ connections
 
     def connected(self, peer: NodeId, now: float) -> list[Action]:
         """An admitted connection with `peer` is open: each side tells what it knows."""
-        self._links[peer] = _Link(heard_at=now)
-        known = self._known.get(peer)
-        if known is not None:
-            known.redial_pause = 0.0
-            known.is_dialling = False
-            if known.state is not NodeState.LEFT:
-                self._set_state(peer, NodeState.ALIVE, now)
-        return [Send(peer, Records((self._own,))), Send(peer, Summary(self._summarize()))]
+        config = self._config
+        self._links[peer] = Link(
+            heard_at=now,
+            answers=Budget(config.answers_burst, config.answers_per_second),
+            accusations=Budget(config.accusations_burst, config.accusations_per_second),
+        )
+        self._meeting.discard(peer)
+        actions: list[Action] = [Send(peer, Records((self._members.own,))), Send(peer, self._summary())]
+        known = self._members.known.get(peer)
+        if known is None:
+            return actions
+        known.redial_pause = 0.0
+        known.is_dialling = False
+        known.is_lost = False
+        self._members.met(known)
+        if known.state is NodeState.DEAD:
+            # Others may still hold it dead, whom only the dead itself can convince.
+            actions.append(Send(peer, Accuse((Accusation(peer, known.incarnation, self.self_id),))))
+        if known.state is not NodeState.LEFT:
+            self._members.set_state(peer, NodeState.ALIVE, now)
+        return actions
 
     def disconnected(self, peer: NodeId, now: float) -> list[Action]:
         """The connection is gone. That is evidence, and trying again at once is the probe."""
-        if self._links.pop(peer, None) is None:
+        link = self._links.pop(peer, None)
+        known = self._members.known.get(peer)
+        if link is None or known is None or link.is_parting or known.state in (NodeState.LEFT, NodeState.DEAD):
             return []
-        known = self._known.get(peer)
-        if known is None or known.state in (NodeState.LEFT, NodeState.DEAD):
-            return []
-        self._set_state(peer, NodeState.SUSPECT, now)
+        return self._lose(peer, known, now)
+
+    def _lose(self, peer: NodeId, known: Known, now: float) -> list[Action]:
+        known.is_lost = True
+        self._members.set_state(peer, NodeState.SUSPECT, now)
         return self._dial(peer, known, now)
 
     def dial_failed(self, peer: NodeId, now: float, *, is_refused: bool) -> list[Action]:
         """`is_refused`: the machine answered that nobody listens there."""
-        known = self._known.get(peer)
+        self._meeting.discard(peer)
+        known = self._members.known.get(peer)
         if known is None:
             return []
         known.is_dialling = False
         pause = min(max(known.redial_pause * 2, self._config.redial_first), self._config.redial_most)
         known.redial_pause = pause
         known.redial_at = now + pause * self._rng.uniform(0.8, 1.2)
-        if is_refused and known.state is NodeState.SUSPECT and peer not in self._links:
-            self._set_state(peer, NodeState.DEAD, now)
-        return []
+        if peer in self._links or known.state in (NodeState.LEFT, NodeState.DEAD):
+            return []
+        if not known.is_lost:
+            known.is_lost = True
+            self._members.set_state(peer, NodeState.SUSPECT, now)
+        return self._die(peer, known, now) if is_refused else self._ask_others(peer, known, now)
 
     def doubt(self, peer: NodeId, now: float) -> list[Action]:
         """Somebody's request to `peer` failed: make sure now."""
-        known = self._known.get(peer)
+        known = self._members.known.get(peer)
         link = self._links.get(peer)
         if link is None:
             return [] if known is None else self._dial(peer, known, now)
@@ -254,228 +267,372 @@ class GossipCore:
             return []
         link.heard_at = now
         link.doubted_at = None
-        known = self._known.get(peer)
+        known = self._members.known.get(peer)
         if known is not None and known.state in (NodeState.SUSPECT, NodeState.DEAD):
-            self._set_state(peer, NodeState.ALIVE, now)
+            self._members.set_state(peer, NodeState.ALIVE, now)
 
         match message:
             case Records(records):
-                return [action for signed in records for action in self._learn(peer, signed, now)]
-            case Summary(value):
-                return [] if value == self._summarize() else [Send(peer, self._digest())]
-            case Digest(entries):
-                if now - link.answered_digest_at < DIGEST_PAUSE:
-                    return []
-                link.answered_digest_at = now
-                return self._compare(peer, entries)
+                # One record is news; many are the answer to a comparison, which others have too.
+                is_news = len(records) == 1
+                return [a for signed in records for a in self._learn(peer, signed, now, is_news=is_news)]
+            case Summary() | Buckets() | Digest():
+                return self._compared(peer, link, message, now)
             case Want(node_ids):
-                return self._send_records(peer, node_ids)
+                found = (self._members.record_of(node_id) for node_id in dict.fromkeys(node_ids))
+                return self._answer(peer, link, (signed for signed in found if signed is not None), now)
             case Ping(nonce):
                 return [Send(peer, Pong(nonce))]
             case Pong(nonce):
-                self._measure(peer, nonce, now)
+                return self._answered(peer, nonce, now)
+            case Probe(nonce, target):
+                return self._probe_for(peer, nonce, target, now)
+            case Vouch(nonce):
+                self._vouched(nonce, now)
+                return []
+            case Accuse(accusations):
+                return [a for one in accusations for a in self._take_accusation(peer, link, one, now)]
+            case Part():
+                link.is_parting = True
                 return []
 
-    def _learn(self, source: NodeId, signed: SignedRecord, now: float) -> list[Action]:
+    def _learn(self, source: NodeId, signed: SignedRecord, now: float, *, is_news: bool) -> list[Action]:
         record = signed.record
+        members = self._members
         if record.id == self.self_id:
             return self._outbid(record, now)
-        buried = self._buried.get(record.id)
-        if buried is not None and _rank(record) <= buried[:2]:
+        if members.is_buried(record):
             return []
-        known = self._known.get(record.id)
+        is_linked = record.id in self._links
+        known = members.known.get(record.id)
         if known is None:
-            if len(self._known) >= self._config.max_members and record.id not in self._links:
+            if not is_linked and not members.has_room_for(source):
                 return []
-            known = _Known(signed, NodeState.SUSPECT, now)
-            self._known[record.id] = known
+            known = members.add(signed, NodeState.SUSPECT, now, None if is_linked else source)
             before = None
         else:
             before = known.signed.record
-            if _rank(record) <= _rank(before):
+            if rank(record) <= rank(before):
                 return []
-            known.signed = signed
-        self._changed()
+            members.update(known, signed)
+        actions = self._judge(known, before, now)
+        if is_news and (before is None or (before.incarnation, before.news) < (record.incarnation, record.news)):
+            actions += self._pass_on(source, signed)
+        return actions
 
-        actions: list[Action] = []
+    def _judge(self, known: Known, before: NodeRecord | None, now: float) -> list[Action]:
+        """What a newer record means for the state of its node."""
+        record = known.signed.record
+        is_reborn = before is not None and record.incarnation > before.incarnation
+        if is_reborn:
+            known.accusers.clear()
         if record.left:
-            self._set_state(record.id, NodeState.LEFT, now)
+            self._members.set_state(record.id, NodeState.LEFT, now)
         elif record.id in self._links:
-            self._set_state(record.id, NodeState.ALIVE, now)
-        elif before is None or known.state in (NodeState.DEAD, NodeState.LEFT):
-            # Others say it is there. We believe it once we have met.
-            self._set_state(record.id, NodeState.SUSPECT, now)
+            self._members.set_state(record.id, NodeState.ALIVE, now)
+        elif is_reborn and known.is_lost and known.state is NodeState.SUSPECT:
+            known.vouched_until = now + self._config.refuted_for
+        elif before is None or known.state is NodeState.LEFT or is_reborn:
+            # Others say it is there. We believe it once we have met, or if we cannot meet everybody.
             known.redial_pause = 0.0
-            actions += self._dial(record.id, known, now)
-        if source == record.id and (before is None or _is_news(before, record)):
-            actions += self._pass_on(signed)
+            is_believed = self.has_enough and not known.is_lost
+            self._members.set_state(record.id, NodeState.ALIVE if is_believed else NodeState.SUSPECT, now)
+            if is_reborn and known.is_lost:
+                known.vouched_until = now + self._config.refuted_for
+            if not is_believed and self._may_meet():
+                return self._dial(record.id, known, now)
+        return []
+
+    def _pass_on(self, source: NodeId, signed: SignedRecord) -> list[Action]:
+        # While all are connected with all, only what its author says needs passing on.
+        if not self.has_enough and source != signed.record.id:
+            return []
+        return [Send(peer, Records((signed,))) for peer in self._some(signed.record.id, source)]
+
+    def _some(self, *but: NodeId) -> list[NodeId]:
+        """As many neighbours as hear of what is passed on."""
+        others = [peer for peer in self._links if peer not in but]
+        count = self._config.spread if self.has_enough else self._config.fanout
+        return self._rng.sample(others, min(count, len(others)))
+
+    # ------------------------------------------------------------ comparing views
+
+    def _summary(self) -> Summary:
+        return Summary(self._members.fingerprint.summary(), self._own.version)
+
+    def _compared(self, peer: NodeId, link: Link, message: Summary | Buckets | Digest, now: float) -> list[Action]:
+        members = self._members
+        if isinstance(message, Summary):
+            actions: list[Action] = []
+            known = members.known.get(peer)
+            if known is not None and known.signed.record.version < message.version:
+                actions.append(Send(peer, Want((peer,))))
+            if message.value != members.fingerprint.summary():
+                is_large = len(members.known) > BUCKETS
+                parts: Message = Buckets(members.fingerprint.buckets()) if is_large else members.digest(None)
+                actions.append(Send(peer, parts))
+            return actions
+        if now - link.compared_at < DIGEST_PAUSE:
+            return []
+        link.compared_at = now
+        if isinstance(message, Buckets):
+            differing = frozenset(members.fingerprint.differing(message.hashes))
+            return [Send(peer, members.digest(differing))] if differing else []
+        newer, wanted, ours_dead, theirs_dead = members.compare(message)
+        actions = self._answer(peer, link, newer, now)
+        if wanted:
+            actions.append(Send(peer, Want(tuple(wanted))))
+        if ours_dead:
+            actions.append(Send(peer, Accuse(tuple(ours_dead[:ENOUGH_ACCUSED]))))
+        for node_id, incarnation in theirs_dead:
+            actions += self._take_accusation(peer, link, Accusation(node_id, incarnation, peer), now)
         return actions
 
-    def _pass_on(self, signed: SignedRecord) -> list[Action]:
-        others = [peer for peer in self._links if peer != signed.record.id]
-        chosen = self._rng.sample(others, min(self._config.fanout, len(others)))
-        return [Send(peer, Records((signed,))) for peer in chosen]
+    def _answer(self, peer: NodeId, link: Link, records: Iterable[SignedRecord], now: float) -> list[Action]:
+        """Send records as far as the peer's budget goes; the next comparison goes on from there."""
+        given: list[SignedRecord] = []
+        for signed in records:
+            if not link.answers.take(max(len(signed.raw), RECORD_COST), now):
+                break
+            given.append(signed)
+        return [Send(peer, message) for message in in_messages(given)]
 
-    def _compare(self, peer: NodeId, entries: Iterable[tuple[NodeId, int, int]]) -> list[Action]:
-        theirs = {node_id: (incarnation, version) for node_id, incarnation, version in entries}
-        ours = {signed.record.id: signed for signed in self._all()}
-        newer = [
-            signed
-            for node_id, signed in ours.items()
-            if node_id not in theirs or theirs[node_id] < _rank(signed.record)
-        ]
-        older = tuple(
-            node_id
-            for node_id, rank in theirs.items()
-            if (node_id not in ours or _rank(ours[node_id].record) < rank)
-            and rank > self._buried.get(node_id, (-1, -1, 0.0))[:2]
-        )
-        actions: list[Action] = [Send(peer, message) for message in in_messages(newer)]
-        if older:
-            actions.append(Send(peer, Want(older)))
-        return actions
+    # ------------------------------------------------------------ probes and accusations
 
-    def _send_records(self, peer: NodeId, node_ids: Iterable[NodeId]) -> list[Action]:
-        ours = {signed.record.id: signed for signed in self._all()}
-        wanted = [ours[node_id] for node_id in dict.fromkeys(node_ids) if node_id in ours]
-        return [Send(peer, message) for message in in_messages(wanted)]
+    def _ask_others(self, target: NodeId, known: Known, now: float) -> list[Action]:
+        """SWIM's ping-req: perhaps only *our* way to the target is broken."""
+        others = [peer for peer in self._links if peer != target]
+        if now - known.probed_at < self._config.ping_again_after or not others:
+            return []
+        known.probed_at = now
+        chosen = self._rng.sample(others, min(self._config.probes, len(others)))
+        return [Send(peer, Probe(self._remember(Question(target, now, self.self_id)), target)) for peer in chosen]
+
+    def _probe_for(self, asker: NodeId, nonce: int, target: NodeId, now: float) -> list[Action]:
+        if target not in self._links or target == asker:
+            return []
+        return [Send(target, Ping(self._remember(Question(target, now, asker, nonce))))]
+
+    def _vouched(self, nonce: int, now: float) -> None:
+        question = self._questions.pop(nonce, None)
+        known = None if question is None else self._members.known.get(question.peer)
+        if known is not None:
+            known.vouched_until = max(known.vouched_until, now + self._config.vouched_for)
+
+    def _accuse(self, accused: NodeId, known: Known) -> list[Action]:
+        # Whoever is slow itself keeps its suspicions to itself.
+        if not self._awareness.is_well:
+            return []
+        accusation = Accuse((Accusation(accused, known.incarnation, self.self_id),))
+        return [Send(peer, accusation) for peer in self._links]
+
+    def _take_accusation(self, source: NodeId, link: Link, said: Accusation, now: float) -> list[Action]:
+        if not link.accusations.take(1, now):
+            return []
+        if said.accused == self.self_id:
+            return self._refute(said.incarnation, now)
+        known = self._members.known.get(said.accused)
+        if known is None or known.state is NodeState.LEFT:
+            return []
+        if said.incarnation < known.incarnation:
+            return self._answer(source, link, (known.signed,), now)
+        if said.incarnation > known.incarnation:
+            return [Send(source, Want((said.accused,)))]
+        if said.accuser in known.accusers or len(known.accusers) >= ENOUGH:
+            return []
+        known.accusers.add(said.accuser)
+        known.vouched_until = min(known.vouched_until, now)
+        if said.accused not in self._links and known.state is NodeState.ALIVE:
+            self._members.set_state(said.accused, NodeState.SUSPECT, now)
+        hearers = self._some(source, said.accused, said.accuser) if self.has_enough else []
+        if said.accused in self._links:
+            hearers.append(said.accused)  # It refutes it, if it can.
+        return [Send(peer, Accuse((said,))) for peer in hearers]
 
     # ------------------------------------------------------------ time
 
-    def tick(self, now: float) -> list[Action]:
-        """Whatever time alone brings about."""
-        self._forgive_own_sleep(now)
+    def tick(self, now: float, busy: Collection[NodeId] = ()) -> list[Action]:
+        """Whatever time alone brings about. Connections with `busy` peers are in use: they are kept."""
+        self._notice_own_sleep(now)
         actions: list[Action] = []
         for peer, link in list(self._links.items()):
             actions += self._watch(peer, link, now)
-        for node_id, known in list(self._known.items()):
-            actions += self._age(node_id, known, now)
-        for node_id, (_, _, until) in list(self._buried.items()):
-            if now >= until:
-                del self._buried[node_id]
+        for node_id in list(self._members.restless):
+            actions += self._age(node_id, self._members.known[node_id], now)
+        self._members.dig_up(now)
+        actions += self._part(busy) if len(self._links) > self._config.most_neighbours else self._meet(now)
         if now >= self._sync_at and self._links:
             self._sync_at = now + self._config.sync_every * self._rng.uniform(0.8, 1.2)
-            peer = self._rng.choice(list(self._links))
-            actions.append(Send(peer, Summary(self._summarize())))
+            actions.append(Send(self._rng.choice(list(self._links)), self._summary()))
         return actions
 
-    def _forgive_own_sleep(self, now: float) -> None:
+    def _notice_own_sleep(self, now: float) -> None:
         # If this process was stopped or starved, everybody *seems* silent. It was us: start anew.
         asleep = 0.0 if self._last_tick is None else now - self._last_tick
         self._last_tick = now
+        self._awareness.ticked(max(0.0, asleep - self._config.tick_every), now)
         if asleep > self._config.suspect_after / 2:
             for link in self._links.values():
                 link.heard_at = now
                 link.doubted_at = None
-            self._pings.clear()
+            for node_id in self._members.restless:
+                known = self._members.known[node_id]
+                if known.state is NodeState.SUSPECT:
+                    known.since = now
+            self._questions.clear()
 
-    def _watch(self, peer: NodeId, link: _Link, now: float) -> list[Action]:
-        config = self._config
+    def _watch(self, peer: NodeId, link: Link, now: float) -> list[Action]:
+        config, factor = self._config, self._awareness.factor
+        known = self._members.known.get(peer)
         silent = now - link.heard_at
         doubted = 0.0 if link.doubted_at is None else now - link.doubted_at
-        if silent >= config.dead_after or doubted >= config.unreachable_after:
+        if silent < config.ping_after and not doubted:
+            return []
+        # Our own evidence counts as one accuser.
+        accusers = 1 if known is None else 1 + len(known.accusers)
+        dead_after = patience(accusers, most=config.dead_after, least=config.dead_soonest) * factor
+        if silent >= dead_after or doubted >= config.unreachable_after * factor:
             del self._links[peer]
-            self._die(peer, now)
-            return [Disconnect(peer, f"silent for {silent:.1f} s")]
-        known = self._known.get(peer)
-        if silent >= config.suspect_after and known is not None and known.state is NodeState.ALIVE:
-            self._set_state(peer, NodeState.SUSPECT, now)
+            return [Disconnect(peer, f"silent for {silent:.1f} s"), *self._give_up(peer, known, now)]
+        actions: list[Action] = []
         # Not on every tick: one question, then time to answer.
         if silent >= config.ping_after and now - link.pinged_at >= config.ping_again_after:
-            return [self._ping(peer, link, now)]
-        return []
+            actions.append(self._ping(peer, link, now))
+        if known is None:
+            return actions
+        if silent >= config.probe_after or doubted >= config.unreachable_after / 3:
+            actions += self._ask_others(peer, known, now)
+        if silent >= config.suspect_after * factor and known.state is NodeState.ALIVE:
+            self._members.set_state(peer, NodeState.SUSPECT, now)
+            if now >= known.vouched_until:
+                actions += self._accuse(peer, known)
+        return actions
 
-    def _age(self, node_id: NodeId, known: _Known, now: float) -> list[Action]:
-        age = now - known.since
+    def _give_up(self, peer: NodeId, known: Known | None, now: float) -> list[Action]:
+        """A neighbour is silent for us. If others hear it, it is only out of our reach."""
+        if known is None or known.state is NodeState.LEFT:
+            return []
+        if now < known.vouched_until:
+            return self._lose(peer, known, now)
+        known.is_lost = True
+        return self._die(peer, known, now)
+
+    def _age(self, node_id: NodeId, known: Known, now: float) -> list[Action]:
         if node_id in self._links:
             return []
-        if known.state is NodeState.SUSPECT and age >= self._config.unreachable_after:
-            self._die(node_id, now)
-        elif known.state in (NodeState.DEAD, NodeState.LEFT) and age >= self._config.forget_after:
-            del self._known[node_id]
-            until = now + self._config.forget_after
-            self._buried[node_id] = (*_rank(known.signed.record), until)
-            self._changed()
+        config = self._config
+        age = now - known.since
+        if known.state is NodeState.SUSPECT:
+            return self._age_suspect(node_id, known, age, now)
+        is_met = known.introducer is None
+        if age >= (config.forget_after if is_met else config.forget_unmet_after):
+            self._members.forget(node_id, now + age)
             return []
-        if known.state is not NodeState.LEFT and now >= known.redial_at:
+        if known.state is NodeState.DEAD and known.is_lost and now >= known.redial_at and (is_met or self._may_meet()):
             return self._dial(node_id, known, now)
         return []
 
-    def _die(self, node_id: NodeId, now: float) -> None:
-        known = self._known.get(node_id)
-        if known is not None and known.state is not NodeState.LEFT:
-            self._set_state(node_id, NodeState.DEAD, now)
+    def _age_suspect(self, node_id: NodeId, known: Known, age: float, now: float) -> list[Action]:
+        config, factor = self._config, self._awareness.factor
+        if now >= known.vouched_until:
+            if known.is_lost and age >= config.unreachable_after * factor:
+                return self._die(node_id, known, now)
+            waits = patience(len(known.accusers), most=config.accused_most, least=config.accused_least)
+            if known.accusers and age >= waits * factor:
+                return self._die(node_id, known, now)
+        if not known.is_lost:
+            if not known.accusers and self.has_enough:
+                self._members.set_state(node_id, NodeState.ALIVE, now)  # We cannot meet everybody.
+            return []
+        actions = self._ask_others(node_id, known, now)
+        return [*actions, *self._dial(node_id, known, now)] if now >= known.redial_at else actions
 
-    # ------------------------------------------------------------ helpers
+    def _die(self, node_id: NodeId, known: Known, now: float) -> list[Action]:
+        self._members.set_state(node_id, NodeState.DEAD, now)
+        return self._accuse(node_id, known) if known.is_lost and known.introducer is None else []
 
-    def _ping(self, peer: NodeId, link: _Link, now: float) -> Send:
-        link.pinged_at = now
-        # Answers may come late or never: keep the newest few, the rest only cost memory.
-        while len(self._pings) >= 4 * len(self._links) + 16:
-            del self._pings[next(iter(self._pings))]
-        nonce = self._rng.getrandbits(48)
-        self._pings[nonce] = (peer, now)
-        return Send(peer, Ping(nonce))
+    # ------------------------------------------------------------ neighbours
 
-    def _measure(self, peer: NodeId, nonce: int, now: float) -> None:
-        sent_to, sent_at = self._pings.pop(nonce, (None, 0.0))
-        known = self._known.get(peer)
-        if sent_to != peer or known is None:
-            return
-        taken = max(now - sent_at, 1e-6)
-        before = known.round_trip
-        smoothed = taken if before is None else 0.75 * before + 0.25 * taken
-        if before is None or abs(smoothed - before) > ROUND_TRIP_NEWS * before:
-            self._view = None
-        known.round_trip = smoothed
+    def _may_meet(self) -> bool:
+        room = self._config.neighbours - len(self._links) - len(self._meeting)
+        return room > 0 and len(self._meeting) < self._config.meetings
 
-    def _dial(self, peer: NodeId, known: _Known, now: float) -> list[Action]:
+    def _meet(self, now: float) -> list[Action]:
+        """Connect with those known by hearsay: with all while there is room, with one now and then after that."""
+        if self._explore_at is None or now >= self._explore_at:
+            is_first = self._explore_at is None
+            self._explore_at = now + self._config.explore_every * self._rng.uniform(0.5, 1.5)
+            if self.has_enough and not is_first:
+                strangers = self._strangers()
+                return self._meet_one_of(strangers, now) if strangers else []
+        actions: list[Action] = []
+        if self._may_meet() and (strangers := self._strangers()):
+            while strangers and self._may_meet():
+                actions += self._meet_one_of(strangers, now)
+        return actions
+
+    def _strangers(self) -> dict[NodeId | None, list[NodeId]]:
+        """Whom we could get to know, by who introduced them."""
+        found: dict[NodeId | None, list[NodeId]] = {}
+        for node_id, known in self._members.known.items():
+            is_there = known.state is NodeState.ALIVE or (known.state is NodeState.SUSPECT and not known.is_lost)
+            if is_there and node_id not in self._links and not known.is_dialling and known.signed.record.addresses:
+                found.setdefault(known.introducer, []).append(node_id)
+        return found
+
+    def _meet_one_of(self, strangers: dict[NodeId | None, list[NodeId]], now: float) -> list[Action]:
+        # By turns between introducers: who invents many nodes must not keep us from the others.
+        introducer = self._rng.choice(list(strangers))
+        group = strangers[introducer]
+        node_id = group.pop(self._rng.randrange(len(group)))
+        if not group:
+            del strangers[introducer]
+        return self._dial(node_id, self._members.known[node_id], now)
+
+    def _part(self, busy: Collection[NodeId]) -> list[Action]:
+        """Close a few connections that nobody needs."""
+        idle = [peer for peer, link in self._links.items() if peer not in busy and not link.is_parting]
+        surplus = len(self._links) - self._config.most_neighbours
+        chosen = self._rng.sample(idle, min(surplus, PARTS_AT_ONCE, len(idle)))
+        for peer in chosen:
+            del self._links[peer]
+        return [a for peer in chosen for a in (Send(peer, Part()), Disconnect(peer, "enough connections"))]
+
+    def _dial(self, peer: NodeId, known: Known, now: float) -> list[Action]:
         addresses = known.signed.record.addresses
         if known.is_dialling or peer in self._links or not addresses:
             return []
         known.is_dialling = True
+        if known.introducer is not None:
+            self._meeting.add(peer)
         return [Dial(peer, addresses)]
 
-    def _set_state(self, node_id: NodeId, state: NodeState, now: float) -> None:
-        known = self._known[node_id]
-        if known.state is not state:
-            known.state = state
-            known.since = now
-            self._view = None
+    # ------------------------------------------------------------ helpers
 
-    def _changed(self) -> None:
-        self._view = None
-        self._summary = None
+    def _ping(self, peer: NodeId, link: Link, now: float) -> Send:
+        link.pinged_at = now
+        return Send(peer, Ping(self._remember(Question(peer, now))))
 
-    def _all(self) -> list[SignedRecord]:
-        return [self._own, *(known.signed for known in self._known.values())]
+    def _remember(self, question: Question) -> int:
+        # Answers may come late or never: keep the newest few, the rest only cost memory.
+        while len(self._questions) >= 8 * len(self._links) + 16:
+            del self._questions[next(iter(self._questions))]
+        nonce = self._rng.getrandbits(48)
+        self._questions[nonce] = question
+        return nonce
 
-    def _digest(self) -> Digest:
-        return Digest(tuple((s.record.id, s.record.incarnation, s.record.version) for s in self._all()))
-
-    def _summarize(self) -> bytes:
-        if self._summary is None:
-            entries = sorted((s.record.id, *_rank(s.record)) for s in self._all())
-            self._summary = hashlib.blake2b(repr(entries).encode(), digest_size=SUMMARY_BYTES).digest()
-        return self._summary
-
-
-def _rank(record: NodeRecord) -> tuple[int, int]:
-    return record.incarnation, record.version
-
-
-def _is_news(before: NodeRecord, after: NodeRecord) -> bool:
-    """Whether more changed than load numbers, which are stale before they are passed on."""
-    return essence(before) != essence(after)
-
-
-def essence(record: NodeRecord) -> NodeRecord:
-    return replace(
-        record,
-        version=0,
-        devices=tuple(replace(device, memory_free=0) for device in record.devices),
-        models=tuple(
-            replace(m, busy=0, queued=0, idle=0, tokens_per_second=0.0, first_token_seconds=0.0, prefixes=frozenset())
-            for m in record.models
-        ),
-    )
+    def _answered(self, peer: NodeId, nonce: int, now: float) -> list[Action]:
+        question = self._questions.get(nonce)
+        if question is None or question.peer != peer or question.asker == self.self_id:
+            return []
+        del self._questions[nonce]
+        if question.asker is not None:
+            return [Send(question.asker, Vouch(question.asker_nonce))] if question.asker in self._links else []
+        known = self._members.known.get(peer)
+        if known is not None:
+            taken = max(now - question.asked_at, 1e-6)
+            before = known.round_trip
+            smoothed = taken if before is None else 0.75 * before + 0.25 * taken
+            is_news = before is None or abs(smoothed - before) > ROUND_TRIP_NEWS * before
+            self._members.measured(known, smoothed, is_news=is_news)
+        return []

@@ -32,11 +32,12 @@ from mesh.dialing import Unreached
 from mesh.discovery import Discovery, MdnsState
 from mesh.errors import MeshError, RemoteCallError
 from mesh.forwarding import CallHeader
-from mesh.gossip import GossipCore, essence
+from mesh.gossip import GossipCore
 from mesh.identity import Identity
 from mesh.interfaces import dialable_addresses, local_hosts
 from mesh.libp2p_host import Libp2pHost
 from mesh.mdns_text import Heard
+from mesh.members import essence
 from mesh.membership import SESSION_BYTES
 from mesh.relay import Relay
 from mesh.service import MeshService
@@ -98,7 +99,7 @@ class Mesh:
             self._bridge,
             config,
             self._counters,
-            find=self._service.connections.get,
+            reach=self._service.reach,
             start_handler=self._start_handler,
             stop_handler=self._stop_handler,
             blame=self._service.blame,

@@ -9,7 +9,7 @@ Cancellation: the stream is reset; whoever is at the other end notices at once, 
 always have a read waiting. Whatever happens, both sides of the stream end up closed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -65,7 +65,7 @@ class Relay:
         config: MeshConfig,
         counters: Counters,
         *,
-        find: Callable[[NodeId], Connection | None],
+        reach: Callable[[NodeId], Awaitable[Connection | None]],
         start_handler: StartHandler,
         stop_handler: StopHandler,
         blame: Callable[[NodeId, BaseException], None],
@@ -73,7 +73,7 @@ class Relay:
         self._bridge = bridge
         self._config = config
         self._counters = counters
-        self._find = find
+        self._reach = reach
         self._start_handler = start_handler
         self._stop_handler = stop_handler
         self._blame = blame
@@ -106,7 +106,7 @@ class Relay:
                 replies.close(error)
 
     async def _call_out(self, peer: NodeId, header: CallHeader, requests: Requests, replies: ToLoop[bytes]) -> None:
-        connection = self._find(peer)
+        connection = await self._reach(peer)
         if connection is None:
             raise PeerUnreachableError(peer, "not connected")
         async with _Turn(connection, self._config.call_queue_per_peer):

@@ -14,18 +14,19 @@ from functools import partial
 import trio
 from trio_typing import TaskStatus
 
+from mesh.actions import Action, Dial, Disconnect, Send
 from mesh.addresses import Address, in_dialling_order
 from mesh.codec import Message
 from mesh.config import MeshConfig
 from mesh.connection import Connection, ServeCall
 from mesh.dialing import DialBook, Target, Unreached
 from mesh.errors import AddressInUseError, MeshError, OversizedError, PeerRefusedError, WireError
-from mesh.gossip import Action, Dial, Disconnect, GossipCore, Send
+from mesh.gossip import GossipCore
 from mesh.libp2p_host import ForeignNetworkError, Libp2pHost, SecureConnection
 from mesh.membership import Link, keeps_the_new
 from mesh.muxer import MuxerProtocolError, StreamResetError
 from mesh.stats import Counters, RefusalBook
-from mesh.types import MeshView, NodeId, NodeRecord
+from mesh.types import MeshView, NodeId, NodeRecord, NodeState
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,11 @@ FAREWELL = 0.5
 
 MOST_BLAMED = 1024
 """Peers remembered for having been logged once."""
+
+
+def now() -> float:
+    """The gossip's clock, in seconds. It goes on while the machine sleeps, so that waking up is noticed."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Unreachable(MeshError):
@@ -88,6 +94,8 @@ class MeshService:
         self._handshakes: dict[trio.CancelScope, None] = {}
         self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
         self._blamed: set[NodeId] = set()
+        self._dialled: dict[NodeId, trio.Event] = {}
+        """Members that are being connected with now; set when that has come to an end."""
         self._wake_dialler = trio.Event()
         self._view = core.view
         self._nursery: trio.Nursery | None = None
@@ -133,7 +141,7 @@ class MeshService:
                 case Dial(peer, addresses):
                     self._spawn(self._dial_member, peer, addresses)
                 case Disconnect(peer, reason):
-                    log.info("lost %s: %s", peer[-8:], reason)
+                    log.info("closed the connection with %s: %s", peer[-8:], reason)
                     self._drop(peer)
         if self.core.view is not self._view:
             self._view = self.core.view
@@ -141,15 +149,15 @@ class MeshService:
 
     def announce(self, record: NodeRecord) -> None:
         """This is what we now are."""
-        self.do(self.core.announce(record, trio.current_time()))
+        self.do(self.core.announce(record, now()))
 
     def doubt(self, peer: NodeId) -> None:
         """A request to `peer` failed."""
-        self.do(self.core.doubt(peer, trio.current_time()))
+        self.do(self.core.doubt(peer, now()))
 
     async def leave(self) -> None:
         """Tell everybody good-bye, and hang up."""
-        self.do(self.core.leave(trio.current_time()))
+        self.do(self.core.leave(now()))
         connections = list(self.connections.values())
         with trio.move_on_after(FAREWELL):
             for connection in connections:
@@ -188,28 +196,44 @@ class MeshService:
     async def _keep_time(self) -> None:
         while True:
             await trio.sleep(self._config.gossip.tick_every)
-            self.do(self.core.tick(trio.current_time()))
-            self.has_twin = self.core.has_twin(trio.current_time())
+            busy = {peer for peer, connection in self.connections.items() if connection.is_busy}
+            self.do(self.core.tick(now(), busy))
+            self.has_twin = self.core.has_twin(now())
 
     async def _keep_dialling(self) -> None:
         while True:
-            for target in self._book.due(trio.current_time(), self.core.linked):
+            for target in self._book.due(trio.current_time(), self.core.needless):
                 self._spawn(self._dial_target, target)
-            self.unreached = self._book.unreached(trio.current_time(), self.core.linked)
+            self.unreached = self._book.unreached(trio.current_time(), self.core.needless)
             self._wake_dialler = trio.Event()
             with trio.move_on_after(0.5):
                 await self._wake_dialler.wait()
 
     # ------------------------------------------------------------ dialling
 
+    async def reach(self, peer: NodeId) -> Connection | None:
+        """The connection with a member; made now if it is known by hearsay only. None if there is none."""
+        connection = self.connections.get(peer)
+        member = self.core.view.members.get(peer)
+        if connection is None and member is not None and member.state is NodeState.ALIVE:
+            if peer not in self._dialled:
+                self._spawn(self._dial_member, peer, member.record.addresses)
+                await trio.lowlevel.checkpoint()
+            if peer in self._dialled:
+                await self._dialled[peer].wait()
+        return self.connections.get(peer)
+
     async def _dial_member(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
-        if peer in self.connections:
+        if peer in self.connections or peer in self._dialled:
             return
+        self._dialled[peer] = trio.Event()
         ordered = in_dialling_order(addresses, self._own_hosts)
         try:
             await self._dial(ordered, peer)
         except Unreachable as error:
-            self.do(self.core.dial_failed(peer, trio.current_time(), is_refused=error.is_refused))
+            self.do(self.core.dial_failed(peer, now(), is_refused=error.is_refused))
+        finally:
+            self._dialled.pop(peer).set()
 
     async def _dial_target(self, target: Target) -> None:
         expected = target.addresses[0].node_id
@@ -391,7 +415,7 @@ class MeshService:
         finally:
             if self.connections.get(connection.peer_id) is connection:
                 del self.connections[connection.peer_id]
-                self.do(self.core.disconnected(connection.peer_id, trio.current_time()))
+                self.do(self.core.disconnected(connection.peer_id, now()))
         if not connection.is_admitted:
             raise errors[0] if errors else StreamResetError("the peer hung up during the handshake")
 
@@ -421,14 +445,14 @@ class MeshService:
         self.connections[peer] = connection
         if connection.address is not None:
             self._refusals.admitted(connection.address[0])
-        self.do(self.core.connected(peer, trio.current_time()))
+        self.do(self.core.connected(peer, now()))
 
     async def _gossip(self, connection: Connection) -> None:
         peer = connection.peer_id
 
         def receive(message: Message) -> None:
             if self.connections.get(peer) is connection:
-                self.do(self.core.received(peer, message, trio.current_time()))
+                self.do(self.core.received(peer, message, now()))
 
         try:
             await connection.gossip(receive)
@@ -442,7 +466,7 @@ class MeshService:
         if connection is not None:
             connection.close()
             self._spawn(_close_later, connection)
-            self.do(self.core.disconnected(peer, trio.current_time()))
+            self.do(self.core.disconnected(peer, now()))
 
 
 async def _close_later(connection: Connection) -> None:

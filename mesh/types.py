@@ -81,6 +81,8 @@ class NodeRecord:
     """Grows with every start of the node and every refuted suspicion."""
     version: int
     """Grows with every change within an incarnation."""
+    news: int = 0
+    """The version that last changed more than load numbers. Those are told to neighbours only."""
     left: bool = False
     """The node says good-bye: a clean shutdown."""
     addresses: tuple[str, ...] = ()

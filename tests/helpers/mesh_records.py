@@ -12,7 +12,7 @@ def model(name: str = "m", state: ModelState = ModelState.READY, **fields: Any) 
 
 
 def record(node: str, version: int = 1, *models: ModelRecord, incarnation: int = 1, **fields: Any) -> NodeRecord:
-    known: dict[str, Any] = {"name": node, "addresses": (f"/ip4/10.0.0.1/tcp/1/{node}",)}
+    known: dict[str, Any] = {"name": node, "news": version, "addresses": (f"/ip4/10.0.0.1/tcp/1/{node}",)}
     return NodeRecord(
         id=NodeId(node), incarnation=incarnation, version=version, models=tuple(models), **(known | fields)
     )

@@ -1,30 +1,52 @@
-"""A mesh of `GossipCore`s on a pretend network: delays, losses, kills and partitions on a jumping clock.
+"""A mesh of `GossipCore`s, the production code, on a pretend network and a jumping clock.
 
     sim = Simulation("abc", seed=1)
     sim.meet("a", "b"); sim.run(5)
     sim.kill("c"); sim.run(5)
     sim.states("a")     # {"b": "alive", "c": "dead"}
 
-Deterministic for one seed. A minute of mesh life takes milliseconds.
+The network delays, loses, doubles and reorders messages, cuts links in one direction or both, and lets every
+node's clock start and run as it likes. Deterministic for one seed. A minute of mesh life takes milliseconds.
 """
 
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mesh.codec import Message, SignedRecord
+from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.codec import Message, Ping, Pong, Records, SignedRecord, write_message
 from mesh.config import GossipConfig
-from mesh.gossip import Action, Dial, Disconnect, GossipCore, Send
+from mesh.gossip import GossipCore
 from mesh.types import ModelRecord, NodeId, NodeRecord
 from tests.helpers.mesh_records import record
 
 DIAL_TIMEOUT = 2.0
 
+PRESENT = ("alive", "suspect")
+
+RECORD_BYTES = 1000
+"""What a signed record counts for on the pretend wire: a node with a few models."""
+
+PACKET_BYTES = 74
+"""Of headers around a message: length, yamux, noise, TCP, IP."""
+
 
 def unsigned(node: NodeRecord) -> SignedRecord:
     return SignedRecord(node, b"")
+
+
+def size_of(message: Message) -> int:
+    """Bytes on the wire."""
+    match message:
+        case Ping() | Pong():
+            return PACKET_BYTES + 10
+        case Records(records):
+            return PACKET_BYTES + RECORD_BYTES * len(records)
+        case _:
+            return PACKET_BYTES + len(write_message(message))
 
 
 class Simulation:
@@ -35,21 +57,35 @@ class Simulation:
         seed: int = 0,
         delay: float = 0.002,
         loss: float = 0.0,
+        drop: float = 0.0,
+        doubling: float = 0.0,
+        jitter: float = 0.0,
+        skew: float = 0.0,
         config: GossipConfig | None = None,
     ) -> None:
         self.now = 0.0
         self.config = config or GossipConfig()
         self.delay = delay
         self.loss = loss
+        """Packets lost. TCP sends them again, so messages come late."""
+        self.drop = drop
+        """Messages lost altogether, as when a peer reads too slowly."""
+        self.doubling = doubling
+        self.jitter = jitter
+        """Seconds by which messages overtake each other."""
+        self.skew = skew
+        """How much faster or slower a node's clock may run."""
         self.messages = 0
+        self.bytes_out: Counter[str] = Counter()
         self.cores: dict[str, GossipCore] = {}
         self.frozen: set[str] = set()
         """Stopped as by SIGSTOP: connections stay, nothing moves."""
         self._rng = random.Random(seed)
         self._order = itertools.count()
         self._events: list[tuple[float, int, tuple[object, ...]]] = []
-        self._links: set[frozenset[str]] = set()
-        self._walls: set[frozenset[str]] = set()
+        self._links: dict[str, set[str]] = {}
+        self._walls: set[tuple[str, str]] = set()
+        self._clocks: dict[str, tuple[float, float]] = {}
         self._incarnations: dict[str, int] = {}
         for name in names:
             self.start(name)
@@ -59,6 +95,7 @@ class Simulation:
     def start(self, name: str, incarnation: int | None = None) -> None:
         """Start a node, or start it again with nothing remembered but its identity."""
         self._incarnations[name] = incarnation or self._incarnations.get(name, 0) + 1
+        self._clocks[name] = (self._rng.uniform(0, 1e6), 1 + self._rng.uniform(-self.skew, self.skew))
         own = record(name, 0, incarnation=self._incarnations[name], addresses=(name,))
         self.cores[name] = GossipCore(own, self.config, unsigned, random.Random(self._rng.random()))
         self._at(self.now + self._rng.uniform(0, self.config.tick_every), "tick", name, self.cores[name])
@@ -68,23 +105,36 @@ class Simulation:
 
     def announce(self, name: str, *models: ModelRecord) -> None:
         own = self.cores[name].view.me.record
-        self._do(name, self.cores[name].announce(replace(own, models=models), self.now))
+        self._do(name, self.cores[name].announce(replace(own, models=models), self.clock(name)))
 
     def leave(self, name: str) -> None:
-        self._do(name, self.cores[name].leave(self.now))
+        self._do(name, self.cores[name].leave(self.clock(name)))
 
     def kill(self, name: str) -> None:
         """As by SIGKILL: its connections break, nobody listens there any more."""
-        del self.cores[name]
-        for link in [link for link in self._links if name in link]:
-            self._disconnect(link)
+        self.cores.pop(name)
+        for peer in list(self._links.get(name, ())):
+            self._disconnect(name, peer)
 
     def part(self, group: Iterable[str], others: Iterable[str]) -> None:
         """A pulled cable: nothing passes between the groups, and nobody is told."""
-        self._walls |= {frozenset((a, b)) for a in group for b in others}
+        others = set(others)
+        self._walls |= {pair for a in group for b in others for pair in ((a, b), (b, a))}
+
+    def deafen(self, listener: str, speaker: str) -> None:
+        """A link cut in one direction: nothing that `speaker` says reaches `listener`."""
+        self._walls.add((speaker, listener))
 
     def heal(self) -> None:
         self._walls.clear()
+
+    def clock(self, name: str) -> float:
+        """The time as this node's clock has it."""
+        offset, rate = self._clocks[name]
+        return offset + rate * self.now
+
+    def links(self, name: str) -> set[str]:
+        return self._links.get(name, set())
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -99,8 +149,9 @@ class Simulation:
         return {str(node): str(m.state) for node, m in members.items() if node != name}
 
     def records(self, name: str) -> set[tuple[str, int, int]]:
+        """What `name` knows of all that it does not hold dead."""
         members = self.cores[name].view.members.values()
-        return {(m.record.id, m.record.incarnation, m.record.version) for m in members}
+        return {(m.record.id, m.record.incarnation, m.record.news) for m in members if m.state in PRESENT}
 
     def is_converged(self) -> bool:
         """Everybody running sees the same records, and everybody running as alive."""
@@ -116,27 +167,29 @@ class Simulation:
 
     def _happen(self, event: tuple[object, ...]) -> None:
         match event:
-            case ("tick", str(name), GossipCore() as core):
-                if self.cores.get(name) is core:
-                    if name not in self.frozen:
-                        self._do(name, core.tick(self.now))
-                    self._at(self.now + self.config.tick_every, "tick", name, core)
             case ("message", str(source), str(target), message):
                 if target in self.frozen:
                     self._at(self.now + 0.1, *event)
-                elif self._link(source, target) in self._links and not self._is_walled(source, target):
+                elif target in self._links.get(source, ()) and (source, target) not in self._walls:
                     core = self.cores[target]
-                    self._do(target, core.received(NodeId(source), message, self.now))  # type: ignore[arg-type]
+                    self._do(target, core.received(NodeId(source), message, self.clock(target)))  # type: ignore[arg-type]
+            case ("tick", str(name), GossipCore() as core):
+                if self.cores.get(name) is core:
+                    if name not in self.frozen:
+                        self._do(name, core.tick(self.clock(name)))
+                    self._at(self.now + self.config.tick_every, "tick", name, core)
+            case ("close", str(name), str(peer)):
+                self._disconnect(name, peer)
             case ("dial", str(source), str(target)):
                 self._dial(source, target)
-            case ("timeout", str(source), str(target)):
-                if source in self.cores:
-                    self._do(source, self.cores[source].dial_failed(NodeId(target), self.now, is_refused=False))
+            case ("timeout", str(source), str(target), GossipCore() as core):
+                if self.cores.get(source) is core:
+                    self._do(source, core.dial_failed(NodeId(target), self.clock(source), is_refused=False))
             case ("gone", str(name), str(peer)):
                 if name in self.frozen:
                     self._at(self.now + 0.1, *event)
-                elif name in self.cores and self._link(name, peer) not in self._links:
-                    self._do(name, self.cores[name].disconnected(NodeId(peer), self.now))
+                elif name in self.cores and peer not in self._links.get(name, ()):
+                    self._do(name, self.cores[name].disconnected(NodeId(peer), self.clock(name)))
 
     def _do(self, name: str, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -146,46 +199,46 @@ class Simulation:
                 case Dial(peer, _):
                     self._at(self.now + self.delay, "dial", name, str(peer))
                 case Disconnect(peer, _):
-                    self._disconnect(self._link(name, peer))
+                    # What was said before is still heard.
+                    self._at(self.now + 2 * self.delay, "close", name, str(peer))
 
     def _send(self, source: str, target: str, message: Message) -> None:
         self.messages += 1
-        delay = self.delay * self._rng.uniform(0.5, 1.5)
-        # Connections are TCP: what is lost arrives all the same, after one or more timeouts.
-        timeout = 0.2
-        while self._rng.random() < self.loss:
-            delay += timeout
-            timeout *= 2
-        self._at(self.now + delay, "message", source, str(target), message)
+        self.bytes_out[source] += size_of(message)
+        if self.drop and self._rng.random() < self.drop:
+            return
+        copies = 2 if self.doubling and self._rng.random() < self.doubling else 1
+        for _ in range(copies):
+            delay = self.delay * self._rng.uniform(0.5, 1.5) + self._rng.uniform(0, self.jitter)
+            # Connections are TCP: what is lost arrives all the same, after one or more timeouts.
+            timeout = 0.2
+            while self.loss and self._rng.random() < self.loss:
+                delay += timeout
+                timeout *= 2
+            self._at(self.now + delay, "message", source, str(target), message)
 
     def _dial(self, source: str, target: str) -> None:
         core = self.cores.get(source)
         if core is None:
             return
-        if self._is_walled(source, target) or target in self.frozen:
-            self._at(self.now + DIAL_TIMEOUT, "timeout", source, target)
+        if (source, target) in self._walls or (target, source) in self._walls or target in self.frozen:
+            self._at(self.now + DIAL_TIMEOUT, "timeout", source, target, core)
         elif target not in self.cores:
-            self._do(source, core.dial_failed(NodeId(target), self.now, is_refused=True))
+            self._do(source, core.dial_failed(NodeId(target), self.clock(source), is_refused=True))
         else:
             self._connect(source, target)
 
     def _connect(self, a: str, b: str) -> None:
-        link = self._link(a, b)
-        if link in self._links:
+        if b in self._links.setdefault(a, set()):
             return
-        self._links.add(link)
+        self._links[a].add(b)
+        self._links.setdefault(b, set()).add(a)
         for name, peer in ((a, b), (b, a)):
-            self._do(name, self.cores[name].connected(NodeId(peer), self.now))
+            self._do(name, self.cores[name].connected(NodeId(peer), self.clock(name)))
 
-    def _disconnect(self, link: frozenset[str]) -> None:
-        if link in self._links:
-            self._links.remove(link)
-            a, b = link
+    def _disconnect(self, a: str, b: str) -> None:
+        if b in self._links.get(a, ()):
+            self._links[a].remove(b)
+            self._links[b].remove(a)
             self._at(self.now + self.delay, "gone", a, b)
             self._at(self.now + self.delay, "gone", b, a)
-
-    def _link(self, a: str, b: str) -> frozenset[str]:
-        return frozenset((str(a), str(b)))
-
-    def _is_walled(self, a: str, b: str) -> bool:
-        return self._link(a, b) in self._walls

@@ -10,7 +10,22 @@ from hypothesis import strategies as st
 
 from mesh import codec
 from mesh.announcing import fit
-from mesh.codec import Digest, Message, Ping, Pong, Records, Summary, Want
+from mesh.codec import (
+    Accusation,
+    Accuse,
+    Buckets,
+    Digest,
+    Message,
+    Part,
+    Ping,
+    Pong,
+    Probe,
+    Records,
+    Summary,
+    Version,
+    Vouch,
+    Want,
+)
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity
 from mesh.types import Device, ModelRecord, ModelState, NodeRecord
@@ -70,8 +85,14 @@ def test_a_record_survives_the_journey(record: NodeRecord) -> None:
     [
         Records((codec.sign_record(ALICE, PLAIN),)),
         Records(()),
-        Summary(b"12345678"),
-        Digest(((ALICE.node_id, 5, 7),)),
+        Summary(b"12345678", 7),
+        Buckets(bytes(range(256))),
+        Digest((Version(ALICE.node_id, 5, 7), Version(MALLORY.node_id, 1, 2, is_gone=True))),
+        Digest((), frozenset({0, 63})),
+        Probe(3, ALICE.node_id),
+        Vouch(3),
+        Accuse((Accusation(ALICE.node_id, 5, MALLORY.node_id),)),
+        Part(),
         Want((ALICE.node_id, MALLORY.node_id)),
         Ping(3),
         Pong(2**48),
@@ -118,7 +139,7 @@ def signed(payload: Any) -> bytes:
 
 
 def with_field(index: int, value: Any) -> list[Any]:
-    payload = [1, ALICE.node_id, "n", 1, 1, False, [], "", "", [], []]
+    payload = [1, ALICE.node_id, "n", 1, 1, False, [], "", "", [], [], 0]
     payload[index] = value
     return payload
 
@@ -153,6 +174,7 @@ MODEL = ["m", "d", "e", "ready", 1, 0, 0, 0, [], [], 0, 0.0, 0.0]
         pytest.param(with_field(10, [[*MODEL[:13], b"x" * 2052]]), id="many prefixes"),
         pytest.param(with_field(10, [[*MODEL[:13], b"x" * 7]]), id="half a prefix"),
         pytest.param(with_field(10, [[*MODEL[:13], [1, 2]]]), id="prefixes that are no bytes"),
+        pytest.param(with_field(11, -1), id="news from before the first version"),
         pytest.param([1, ALICE.node_id], id="cut short"),
         pytest.param({"id": ALICE.node_id}, id="a map"),
         pytest.param(None, id="nothing"),
@@ -177,13 +199,13 @@ nested: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@given(st.integers(0, 10), nested)
-def test_well_formed_nonsense_is_refused_or_read_but_never_crashes(kind: int, body: Any) -> None:
+@given(st.integers(0, 12), nested, st.lists(nested, max_size=1))
+def test_well_formed_nonsense_is_refused_or_read_but_never_crashes(kind: int, body: Any, more: list[Any]) -> None:
     with contextlib.suppress(WireError):
-        codec.read_message(msgpack.packb([kind, body]))
+        codec.read_message(msgpack.packb([kind, body, *more]))
 
 
-@given(st.integers(0, 10), nested)
+@given(st.integers(0, 11), nested)
 def test_signed_nonsense_is_refused_or_read_but_never_crashes(field: int, value: Any) -> None:
     with contextlib.suppress(WireError):
         codec.read_record(signed(with_field(field, value)))

@@ -5,9 +5,10 @@ import random
 
 import pytest
 
-from mesh.codec import Digest, Ping, Pong, Records, SignedRecord, Summary, Want
+from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.codec import Digest, Ping, Pong, Records, SignedRecord, Summary, Version, Want
 from mesh.config import GossipConfig
-from mesh.gossip import Dial, Disconnect, GossipCore, Send
+from mesh.gossip import GossipCore
 from mesh.types import ModelState, NodeId, NodeRecord, NodeState
 from tests.helpers.mesh_records import model, record
 from tests.helpers.mesh_simulation import Simulation, unsigned
@@ -31,6 +32,12 @@ def state(core: GossipCore, node: NodeId) -> NodeState:
 def meet(core: GossipCore, node: NodeId = B, now: float = 0.0) -> None:
     core.connected(node, now)
     core.received(node, news(record(node)), now)
+
+
+def live(core: GossipCore, start: float, end: float) -> list[Action]:
+    """Tick as the shell does, from `start` to `end`."""
+    ticks = round((end - start) / 0.25)
+    return [action for n in range(ticks + 1) for action in core.tick(start + n * 0.25)]
 
 
 def test_two_who_meet_tell_each_other_what_they_are(core: GossipCore) -> None:
@@ -99,23 +106,21 @@ def test_our_own_echo_is_ignored(core: GossipCore) -> None:
 
 def test_a_silent_peer_is_asked_then_suspected_then_dead(core: GossipCore) -> None:
     meet(core)
-    asked = [action for now in (0.5, 1.0) for action in core.tick(now)]
+    asked = live(core, 0.25, 1.0)
     assert [a for a in asked if isinstance(a, Send) and isinstance(a.message, Ping)]
     assert state(core, B) is NodeState.ALIVE
 
-    for now in (1.5, 2.0):
-        core.tick(now)
+    live(core, 1.25, 2.0)
     assert state(core, B) is NodeState.SUSPECT
 
-    ends = [action for now in (2.5, 3.0) for action in core.tick(now)]
+    ends = live(core, 2.25, 3.0)
     assert Disconnect(B, "silent for 3.0 s") in ends
     assert state(core, B) is NodeState.DEAD
 
 
 def test_any_word_from_a_suspect_clears_it(core: GossipCore) -> None:
     meet(core)
-    for now in (1.0, 2.0):
-        core.tick(now)
+    live(core, 0, 2.0)
     assert state(core, B) is NodeState.SUSPECT
 
     core.received(B, Pong(0), now=2.1)
@@ -141,10 +146,9 @@ def test_a_machine_where_nobody_listens_any_more_is_a_dead_node(core: GossipCore
 
 def test_an_unreachable_node_is_dead_within_a_second(core: GossipCore) -> None:
     meet(core)
-    core.tick(0.9)
     core.disconnected(B, now=1)
     core.dial_failed(B, now=1.5, is_refused=False)
-    core.tick(1.5)
+    live(core, 1.0, 1.75)
     assert state(core, B) is NodeState.SUSPECT
 
     core.tick(2.0)
@@ -177,9 +181,9 @@ def test_a_failed_request_has_the_peer_asked_at_once_and_given_up_soon(core: Gos
     assert isinstance(ping, Send)
     assert isinstance(ping.message, Ping)
 
-    core.tick(0.7)
+    live(core, 0.25, 1.0)
     assert state(core, B) is NodeState.ALIVE
-    core.tick(1.2)
+    core.tick(1.25)
     assert state(core, B) is NodeState.DEAD
 
 
@@ -259,7 +263,7 @@ def test_load_numbers_are_not_passed_on_but_a_loaded_model_is(core: GossipCore) 
     meet(core, C)
     loading = record("b", 2, model(state=ModelState.LOADING))
     ready = record("b", 3, model())
-    busier = record("b", 4, model(busy=3, queued=2))
+    busier = record("b", 4, model(busy=3, queued=2), news=3)
     core.received(B, news(loading), now=1)
 
     assert core.received(B, news(ready), now=1) == [Send(C, news(ready))]
@@ -270,11 +274,13 @@ def test_views_that_differ_are_compared_and_repaired(core: GossipCore) -> None:
     meet(core, B)
     meet(core, C)
     own = core.view.me.record
-    [answer] = core.received(B, Summary(b"differs!"), now=1)
+    [answer] = core.received(B, Summary(b"differs!", 1), now=1)
     assert isinstance(answer, Send)
     assert isinstance(answer.message, Digest)
 
-    repair = core.received(B, Digest(((NodeId("a"), own.incarnation, own.version), (B, 1, 1), (NodeId("d"), 1, 7))), 1)
+    repair = core.received(
+        B, Digest((Version(NodeId("a"), own.incarnation, own.version), Version(B, 1, 1), Version(NodeId("d"), 1, 7))), 1
+    )
 
     assert Send(B, news(record("c"))) in repair
     assert Send(B, Want((NodeId("d"),))) in repair

@@ -86,7 +86,7 @@ def legacy_logprobs(logprobs: Sequence[Logprob], offset: int) -> dict[str, Any]:
     }
 
 
-def _tops(logprob: Logprob) -> Mapping[str, float] | None:
+def _tops(logprob: Logprob) -> Mapping[str, float | None] | None:
     return {top.token: _finite(top.logprob) for top in logprob.top} or None
 
 
@@ -98,7 +98,7 @@ def _token(logprob: Logprob) -> dict[str, Any]:
     }
 
 
-def _finite(logprob: float) -> float:
+def _finite(logprob: float | None) -> float | None:
     # A token that a constraint forbids has a logprob of minus infinity, which JSON cannot say.
     # OpenAI writes -9999 for "as good as never".
-    return logprob if logprob > -9999.0 else -9999.0
+    return logprob if logprob is None or logprob > -9999.0 else -9999.0

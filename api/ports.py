@@ -120,7 +120,8 @@ class Logprob:
 
     token: str
     token_bytes: bytes
-    logprob: float
+    logprob: float | None
+    """None for the first token of a prompt, which follows nothing."""
     top: "Sequence[Logprob]" = ()
 
 

@@ -3,11 +3,15 @@
 Every event of the backend protocol says which tokens it accounts for. An event that was passed on counts as
 given, whole; so the tokens kept here and the text that the client has always fit together, wherever the answer
 broke off.
+
+A prompt that is echoed has no tokens of the answer: whoever goes on before the first of them begins with it again,
+and what of it was given is left out here.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from api.ports import Event, Finished, Usage
+from api.ports import Event, Finished, TextDelta, Usage
 from backends.rpc import backend_pb2 as pb
 from node import protocol
 
@@ -21,6 +25,9 @@ class AnswerSoFar:
     def __init__(self) -> None:
         self._ids_by_choice: dict[int, list[int]] = {}
         self._finished: set[int] = set()
+        self._echo_given: dict[int, tuple[int, int]] = {}
+        self._echo_heard: dict[int, tuple[int, int]] = {}
+        """Characters and logprobs of the echoed prompt, by choice: in all, and from whoever answers now."""
         self.is_complete = False
         """The last event of all (usage) was given."""
 
@@ -28,6 +35,10 @@ class AnswerSoFar:
     def given(self) -> Given:
         """For `GenerateRequest.given` of whoever goes on."""
         return [(choice, ids) for choice, ids in sorted(self._ids_by_choice.items()) if ids]
+
+    def begin_again(self) -> None:
+        """Somebody else goes on."""
+        self._echo_heard = {}
 
     def take(self, replies: Iterable[bytes]) -> list[Event]:
         """Remembers serialized `GenerateReply` messages, and returns what of them is news to the client."""
@@ -40,6 +51,8 @@ class AnswerSoFar:
                 ids = protocol.token_ids(message)
                 if ids:
                     self._ids_by_choice.setdefault(message.choice, []).extend(ids)
+                elif isinstance(event, TextDelta) and message.choice not in self._ids_by_choice:
+                    event = self._new_of_echo(event)
                 if isinstance(event, Finished):
                     # Whoever goes on with one choice ends the others, which had ended before, once more.
                     if event.choice in self._finished:
@@ -49,3 +62,12 @@ class AnswerSoFar:
         if events and isinstance(events[-1], Usage):
             self.is_complete = True
         return events
+
+    def _new_of_echo(self, event: TextDelta) -> TextDelta:
+        given = self._echo_given.get(event.choice, (0, 0))
+        heard = self._echo_heard.get(event.choice, (0, 0))
+        now = heard[0] + len(event.text), heard[1] + len(event.logprobs)
+        self._echo_heard[event.choice] = now
+        self._echo_given[event.choice] = max(given[0], now[0]), max(given[1], now[1])
+        text, logprobs = event.text[max(0, given[0] - heard[0]) :], event.logprobs[max(0, given[1] - heard[1]) :]
+        return replace(event, text=text, logprobs=logprobs)

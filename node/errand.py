@@ -117,6 +117,7 @@ class Errand:
         """The call at `target`, or at whoever comes next."""
         while True:
             self._tried.append(target.node)
+            self._so_far.begin_again()
             try:
                 body = self._body(target.digest, self._so_far.given)
                 return await self._sender.send(target, self._method, self._asked, body)

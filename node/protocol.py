@@ -182,7 +182,8 @@ def token_ids(message: pb.GenerateEvent) -> Sequence[int]:
 
 def _logprob(message: pb.TokenLogprob) -> Logprob:
     top = [_logprob(alternative) for alternative in message.top]
-    return Logprob(message.token, message.token_bytes, message.logprob, top)
+    logprob = None if message.follows_nothing else message.logprob
+    return Logprob(message.token, message.token_bytes, logprob, top)
 
 
 def _sampling(sampling: Sampling) -> pb.Sampling:

@@ -91,7 +91,7 @@ class Drafter:
         rows = {}
         for sequence, tokens in news.items():
             held = self._held[sequence.id]
-            rows[sequence] = self._context.add(tokens, sequence.id, len(held), logits=True)
+            rows[sequence] = self._context.add(tokens, sequence.id, len(held), rows=1)
             held += tokens
         if self._context.decode():
             return rows

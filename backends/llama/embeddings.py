@@ -165,7 +165,7 @@ class Embedder:
         context.clear()
         context.clear_batch()
         for number, tokens in enumerate(texts):
-            context.add(tokens, number, 0, logits=True)
+            context.add(tokens, number, 0, rows=1)
         context.want_all()
         if not context.decode():
             raise EngineError("llama.cpp has no room for a batch of texts")

@@ -202,12 +202,9 @@ class LlamaEngine(Engine):
         if loaded is not self._loaded:
             job.close()
             raise NotLoadedError("the model was unloaded while the request was read")
-        if job.is_over:  # All of it had been given already.
+        if job.is_over and job.scores is None:  # All of it had been given already, or nothing is wanted.
             job.close()
-            for choice in job.choices:
-                finished = pb.Finished(reason=choice.answer.reason)
-                replies.put(pb.GenerateEvent(choice=choice.answer.choice, finished=finished))
-            replies.put(job.usage())
+            replies.put(*job.echo(), *job.finish())
             return
         loaded.loop.submit(job)
         try:

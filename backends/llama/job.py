@@ -21,6 +21,7 @@ from backends.llama.answer import Answer
 from backends.llama.constraints import grammar_of, rules_of_schema
 from backends.llama.dialect import PLAIN_VOICE, Dialect, Voice
 from backends.llama.model import Model
+from backends.llama.prompt_scores import SLICE, PromptScores
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Ask
 from backends.llama.speculation import Guessing
@@ -53,6 +54,8 @@ class Job:
     replies: Replies
     done: "asyncio.Future[None]"
     echo_text: str = ""
+    scores: PromptScores | None = None
+    """Of an answer that begins with its prompt and the logprobs of it."""
     arrived_at: float = 0.0
     cached: int = 0
     begun: bool = False
@@ -61,6 +64,16 @@ class Job:
     def is_over(self) -> bool:
         """Every choice has ended."""
         return all(choice.answer.reason for choice in self.choices)
+
+    def echo(self) -> list[pb.GenerateEvent]:
+        """The prompt, where answers are to begin with it."""
+        echo = pb.TextDelta(text=self.echo_text)
+        return [pb.GenerateEvent(choice=c.answer.choice, text=echo) for c in self.choices if self.echo_text]
+
+    def finish(self) -> list[pb.GenerateEvent]:
+        """The last events of a job that is over."""
+        ends = [(choice.answer.choice, pb.Finished(reason=choice.answer.reason)) for choice in self.choices]
+        return [*(pb.GenerateEvent(choice=choice, finished=end) for choice, end in ends), self.usage()]
 
     def usage(self) -> pb.GenerateEvent:
         """What it cost, once it is over."""
@@ -114,20 +127,23 @@ class JobMaker:
         self._model.check_tokens(list(request.sampling.logit_bias), "logit_bias")
         count = max(1, request.choices)
         given = self._given(request, count)
+        scores = self._scores(request, prompt)
         owners: list[Choice] = []
         job = Job(
             Ask(
                 prompt,
                 owners,
                 given,
-                reuse=not request.HasField("reuse_prefix") or request.reuse_prefix,
+                reuse=scores is None and (not request.HasField("reuse_prefix") or request.reuse_prefix),
                 caller=request.caller,
+                score_slice=SLICE if scores is not None else 0,
             ),
             owners,
             request.top_logprobs if request.HasField("top_logprobs") else None,
             replies,
             done,
-            echo_text=self._echo(request, prompt),
+            echo_text=self._echo(request) if scores is None else "",
+            scores=scores,
         )
         try:
             for index in range(count):
@@ -175,7 +191,7 @@ class JobMaker:
     def _prompt(self, request: pb.GenerateRequest, offer: Offer) -> tuple[list[int], Voice]:
         kind = request.WhichOneof("input")
         if request.suffix:
-            raise UnsupportedError("the llama engine cannot fill gaps yet", param="suffix")
+            return self._infill(request), PLAIN_VOICE
         if kind == "messages_json":
             variables = parse_object(request.template_json, param="template_json")
             spans = self._chat_spans(request.messages_json, offer, variables)
@@ -191,6 +207,24 @@ class JobMaker:
         if not tokens:
             raise InvalidValueError("the prompt is empty", param="prompt")
         return tokens, PLAIN_VOICE
+
+    def _infill(self, request: pb.GenerateRequest) -> list[int]:
+        """Text with a gap, in the order that models are taught and llama.cpp's server writes: before, after, gap."""
+        kind, marks = request.WhichOneof("input"), self._model.infill_tokens
+        if marks is None:
+            raise UnsupportedError(
+                "this model was not taught to fill gaps: its vocabulary has no tokens for it", param="suffix"
+            )
+        if kind == "messages_json":
+            raise InvalidValueError("a gap can be filled in a plain completion only", param="suffix")
+        if kind == "prompt_tokens":
+            before = self._model.check_tokens(request.prompt_tokens.ids, "prompt")
+        else:
+            before = self._model.tokenize(request.prompt, special=False)
+        after = self._model.tokenize(request.suffix, special=False)
+        begin = self._model.begin_token
+        head = [begin] if begin is not None and before[:1] != [begin] else []
+        return [*head, marks[0], *before, marks[1], *after, marks[2]]
 
     def chat_tokens(self, messages_json: str, offer: Offer, variables: dict[str, Any]) -> list[int]:
         """The tokens of a conversation."""
@@ -234,12 +268,30 @@ class JobMaker:
             given[entry.choice] = self._model.check_tokens(entry.ids, "given")
         return given
 
-    def _echo(self, request: pb.GenerateRequest, prompt: list[int]) -> str:
-        if not request.echo_prompt or any(entry.ids for entry in request.given):
+    def _echo(self, request: pb.GenerateRequest) -> str:
+        if not _echoes(request):
             return ""
         if request.WhichOneof("input") == "prompt":
             return request.prompt
-        return b"".join(self._model.piece(token) for token in prompt).decode(errors="replace")
+        return b"".join(map(self._model.piece, request.prompt_tokens.ids)).decode(errors="replace")
+
+    def _scores(self, request: pb.GenerateRequest, prompt: list[int]) -> PromptScores | None:
+        if not (_echoes(request) and request.HasField("top_logprobs")):
+            return None
+        if request.suffix:
+            raise InvalidValueError("echo with logprobs cannot be asked for together with suffix", param="suffix")
+        shown = b"".join(map(self._model.piece, prompt))
+        adds_space = request.WhichOneof("input") == "prompt" and shown == b" " + request.prompt.encode(errors="replace")
+        return PromptScores(prompt, self._model.piece, top=request.top_logprobs, drops_space=adds_space)
+
+
+def _echoes(request: pb.GenerateRequest) -> bool:
+    """The prompt is part of the answer, and was not sent yet."""
+    return (
+        request.echo_prompt
+        and request.WhichOneof("input") != "messages_json"
+        and not any(entry.ids for entry in request.given)
+    )
 
 
 def _of_what_was_asked(request: pb.GenerateRequest, error: InvalidGrammarError) -> RequestError:

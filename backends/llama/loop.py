@@ -114,8 +114,7 @@ class DecodeLoop:
     def _take_in(self, job: Job) -> None:
         self._job_by_ask[job.ask] = job
         if job.echo_text:
-            echo = pb.TextDelta(text=job.echo_text)
-            self._out.append((job, [pb.GenerateEvent(choice=c.answer.choice, text=echo) for c in job.choices]))
+            self._out.append((job, job.echo()))
         refused = self._scheduler.submit(job.ask)
         if refused is not None:
             error = QueueFullError(self._scheduler.limits.slots, self._scheduler.queued)
@@ -138,6 +137,8 @@ class DecodeLoop:
             return
         assert rows is not None
         for feed, row in zip(step.feeds, rows, strict=True):
+            if feed.scored:
+                self._score(feed, row)
             if feed.logits:
                 self._sample(feed, row)
         now = time.monotonic()
@@ -148,10 +149,7 @@ class DecodeLoop:
     def _decode(self, step: Step) -> list[int] | None:
         self._order_memory(step)
         self._context.clear_batch()
-        rows = [
-            self._context.add(feed.tokens, feed.sequence.id, feed.start, logits=feed.logits, guessed=feed.guessed)
-            for feed in step.feeds
-        ]
+        rows = [self._context.add(feed.tokens, feed.sequence.id, feed.start, rows=feed.rows) for feed in step.feeds]
         return rows if self._context.decode() else None
 
     def _order_memory(self, step: Step) -> None:
@@ -165,6 +163,8 @@ class DecodeLoop:
         """Draw what follows a feed: after its last token, or after each guess as long as guesses come true."""
         choice: Choice = feed.sequence.owner
         job = choice.job
+        if job.done.done() or job.ask not in self._job_by_ask:
+            return  # Its prompt was all that was wanted.
         drawn: list[int] = []
         events: list[pb.GenerateEvent] = []
         for at in range(row - feed.guessed, row + 1):
@@ -192,6 +192,19 @@ class DecodeLoop:
             events.append(job.usage())
             self._finish(job, events)
         elif events:
+            self._out.append((job, events))
+
+    def _score(self, feed: Feed, row: int) -> None:
+        """Tell how likely the tokens of a prompt were."""
+        choice: Choice = feed.sequence.owner
+        job, first = choice.job, row - len(feed.tokens) + 1
+        assert job.scores is not None
+        shown = job.scores.feed(feed.start, len(feed.tokens), lambda index: self._context.logits(first + index))
+        events = [pb.GenerateEvent(choice=other.answer.choice, text=shown) for other in job.choices]
+        if job.scores.is_whole and job.is_over:
+            self._scheduler.cancel(job.ask)
+            self._finish(job, events + job.finish())
+        else:
             self._out.append((job, events))
 
     def _draw(self, choice: Choice, row: int) -> tuple[int, pb.TokenLogprob | None]:

@@ -197,6 +197,13 @@ class Model:
         token = int(llama.llama_vocab_bos(self._vocabulary))
         return token if token >= 0 else None
 
+    @cached_property
+    def infill_tokens(self) -> tuple[int, int, int] | None:
+        """What stands before a text, before what follows its gap, and where the gap is; None for most models."""
+        calls = llama.llama_vocab_fim_pre, llama.llama_vocab_fim_suf, llama.llama_vocab_fim_mid
+        before, after, gap = (int(call(self._vocabulary)) for call in calls)
+        return (before, after, gap) if min(before, after, gap) >= 0 else None
+
     def pair(self, query: Sequence[int], document: Sequence[int]) -> list[int]:
         """Query and document in one text for a model that ranks, with the borders it was trained with."""
         begin = [self.begin_token] if self.begin_token is not None else []
@@ -350,9 +357,9 @@ class Context:
         """Begin a new batch."""
         self._size = 0
 
-    def add(self, tokens: Sequence[int], sequence: int, start: int, *, logits: bool, guessed: int = 0) -> int:
-        """Add tokens of a sequence to the batch; `logits` of the last, and of so many before it as are guessed.
-        The row of the last is returned."""
+    def add(self, tokens: Sequence[int], sequence: int, start: int, *, rows: int) -> int:
+        """Add tokens of a sequence to the batch, with logits for the last `rows` of them. The row of the last is
+        returned."""
         batch, at = self._batch, self._size
         for offset, token in enumerate(tokens):
             batch.token[at] = token
@@ -361,8 +368,8 @@ class Context:
             batch.seq_id[at][0] = sequence
             batch.logits[at] = False
             at += 1
-        for row in range(at - 1 - guessed, at):
-            batch.logits[row] = logits
+        for row in range(at - rows, at):
+            batch.logits[row] = True
         self._size = at
         return at - 1
 

@@ -84,6 +84,8 @@ class Ask:
     given: SequenceOf[SequenceOf[int]] = ()
     reuse: bool = True
     caller: str = ""
+    score_slice: int = 0
+    """Logits are wanted after every token of the prompt, at most of so many in one step; 0: not at all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +106,12 @@ class Sequence:
     """It was taken out of memory and waits for room."""
 
     @property
+    def is_scored(self) -> bool:
+        """What is fed next belongs to a prompt that is scored: that of the first choice, the others share it."""
+        is_first = self.owner is self.ask.owners[0]
+        return bool(self.ask.score_slice) and is_first and self.fed < len(self.ask.prompt)
+
+    @property
     def begun(self) -> bool:
         """It has a sequence id."""
         return self.id >= 0
@@ -121,6 +129,13 @@ class Feed:
     tokens: list[int]
     logits: bool
     guessed: int = 0
+    scored: bool = False
+    """Logits are wanted after every one of the tokens."""
+
+    @property
+    def rows(self) -> int:
+        """After how many of the last tokens logits are wanted."""
+        return len(self.tokens) if self.scored else 1 + self.guessed if self.logits else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,17 +353,19 @@ class Scheduler:
         begun = [sequence for sequence in self._running if sequence.begun]
         streams = self.streams
         for sequence in streams:
-            guess = guesses.get(sequence, ())
+            scored = sequence.is_scored
+            guess = () if scored else guesses.get(sequence, ())
             tokens = [*sequence.tokens[sequence.fed :], *guess]
-            yield Feed(sequence, sequence.fed, tokens, logits=True, guessed=len(guess))
+            yield Feed(sequence, sequence.fed, tokens, logits=True, guessed=len(guess), scored=scored)
         budget = self.limits.beside_slice if streams else self.limits.prompt_slice
         for sequence in begun:
             waiting = len(sequence.tokens) - sequence.fed
-            size = min(waiting, budget)
+            scored = sequence.is_scored
+            size = min(waiting, budget, sequence.ask.score_slice if scored else budget)
             if waiting > 1 and size:
                 budget -= size
                 tokens = sequence.tokens[sequence.fed : sequence.fed + size]
-                yield Feed(sequence, sequence.fed, tokens, logits=size == waiting)
+                yield Feed(sequence, sequence.fed, tokens, logits=size == waiting, scored=scored)
 
     # ------------------------------------------------------------ memory, as it will be
 

@@ -428,7 +428,7 @@ class GenerateRequest(_message.Message):
     suffix: _builtins.str
     """infill: what follows the gap"""
     echo_prompt: _builtins.bool
-    """completions: the answer starts with the prompt"""
+    """completions: the answer starts with the prompt, its logprobs too if asked for"""
     choices: _builtins.int
     """OpenAI's `n`; 0 means 1"""
     max_tokens: _builtins.int
@@ -947,9 +947,12 @@ class TokenLogprob(_message.Message):
     TOKEN_BYTES_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    FOLLOWS_NOTHING_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     token_bytes: _builtins.bytes
     logprob: _builtins.float
+    follows_nothing: _builtins.bool
+    """the first token of a prompt: it has no logprob"""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """alternatives, likeliest first; without `top` of their own"""
@@ -961,10 +964,11 @@ class TokenLogprob(_message.Message):
         token_bytes: _builtins.bytes = ...,
         logprob: _builtins.float = ...,
         top: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        follows_nothing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token", "token_bytes", b"token_bytes", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follows_nothing", b"follows_nothing", "logprob", b"logprob", "token", b"token", "token_bytes", b"token_bytes", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,9 +6,10 @@ from typing import Any
 import orjson
 import pytest
 
+from api.answer_shapes import legacy_logprobs
 from api.completion_request import read_completion
 from api.errors import BackendFailedError, InvalidRequestError
-from api.ports import GenerateCall
+from api.ports import GenerateCall, Logprob
 from tests.api.support import COMPLETE, client, events, eventually
 from tests.helpers.fakes import FakeAnswer, FakeInference
 
@@ -106,6 +107,17 @@ async def test_logprobs_have_the_old_shape_and_count_text_through_the_stream() -
         "text_offset": [0, 6, 11],
     }
     assert [c["choices"][0]["logprobs"]["text_offset"] for c in events(streamed)[:3]] == [[0], [6], [11]]
+
+
+def test_the_first_token_of_an_echoed_prompt_has_no_logprob() -> None:
+    scored = (Logprob("a", b"a", None), Logprob("b", b"b", -0.5, (Logprob("c", b"c", -0.25),)))
+
+    assert legacy_logprobs(scored, 0) == {
+        "tokens": ["a", "b"],
+        "token_logprobs": [None, -0.5],
+        "top_logprobs": [None, {"c": -0.25}],
+        "text_offset": [0, 1],
+    }
 
 
 async def test_choices_number_on_through_the_prompts() -> None:

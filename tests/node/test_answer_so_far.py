@@ -77,3 +77,22 @@ def test_wherever_it_breaks_off_the_parts_make_the_whole(ids: list[int], cut: in
 
     told = [event.text for event in (*first, *second) if isinstance(event, TextDelta)]
     assert told == [f"({i},)" for i in ids]
+
+
+def echo(text: str, *logprobs: str) -> bytes:
+    """A piece of an echoed prompt: text without tokens of the answer."""
+    entries = [pb.TokenLogprob(token=token) for token in logprobs]
+    return pb.GenerateReply(
+        events=[pb.GenerateEvent(text=pb.TextDelta(text=text, logprobs=entries))]
+    ).SerializeToString()
+
+
+def test_a_prompt_that_is_echoed_again_by_who_goes_on_is_given_once() -> None:
+    so_far = AnswerSoFar()
+    events = so_far.take([echo("one ", "one "), echo("two ", "t", "wo ")])
+    so_far.begin_again()
+    events += so_far.take([echo("one two three", "one ", "t", "wo ", "three")])
+
+    shown = [event for event in events if isinstance(event, TextDelta)]
+    assert "".join(event.text for event in shown) == "one two three"
+    assert [entry.token for event in shown for entry in event.logprobs] == ["one ", "t", "wo ", "three"]

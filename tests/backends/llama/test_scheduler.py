@@ -86,6 +86,20 @@ def test_guesses_that_all_came_true_leave_nothing_to_forget() -> None:
     assert scheduler.plan().memory == []
 
 
+def test_a_scored_prompt_is_read_in_small_slices_with_logits_after_every_token_of_the_first_choice() -> None:
+    scheduler = Scheduler(limits())
+    scheduler.submit(ask("abcdefg", choices=2, score_slice=3, reuse=False))
+
+    feeds = [feed for _ in range(4) for feed in scheduler.plan().feeds]
+
+    assert [("".join(map(chr, feed.tokens)), feed.scored, feed.rows, feed.logits) for feed in feeds] == [
+        ("abc", True, 3, False),
+        ("def", True, 3, False),
+        ("g", True, 1, True),
+        ("g", False, 1, True),
+    ]
+
+
 def test_the_oldest_prompt_is_read_first() -> None:
     scheduler = Scheduler(limits())
     scheduler.submit(ask("aaaaaa"))

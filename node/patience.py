@@ -15,11 +15,12 @@ WITHOUT_EVIDENCE = 12.0
 class Patience:
     """With one answer."""
 
-    __slots__ = ("_first_at", "_heard", "_last_at", "floor")
+    __slots__ = ("_factor", "_first_at", "_heard", "_last_at", "floor")
 
-    def __init__(self, floor: float) -> None:
-        """`floor`: seconds."""
+    def __init__(self, floor: float, factor: float = FACTOR) -> None:
+        """`floor`: seconds. `factor`: how many mean pauses; 0 where the answer's speed says nothing."""
         self.floor = floor
+        self._factor = factor
         self._heard = 0
         self._first_at = self._last_at = 0.0
 
@@ -35,4 +36,4 @@ class Patience:
         """Seconds of silence that are still to be expected."""
         if self._heard < 2:
             return 2 * self.floor
-        return max(self.floor, FACTOR * (self._last_at - self._first_at) / (self._heard - 1))
+        return max(self.floor, self._factor * (self._last_at - self._first_at) / (self._heard - 1))

@@ -45,3 +45,27 @@ class LocalReplies:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+class PeerReplies:
+    """The replies of a peer. While it is silent, `watch` has somebody ask whether it is still there."""
+
+    def __init__(self, replies: Replies, watch: SilenceWatch) -> None:
+        self._replies = replies
+        self._watch = watch
+
+    def __aiter__(self) -> "PeerReplies":
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        try:
+            batch = await self._replies.__anext__()
+        except BaseException:
+            self._watch.close()
+            raise
+        self._watch.heard()
+        return batch
+
+    async def aclose(self) -> None:
+        self._watch.close()
+        await self._replies.aclose()

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mesh import routing
 from mesh.errors import MeshError, PeerError, RemoteCallError
@@ -23,7 +24,12 @@ from node.breaker import Breaker
 from node.failure import NODE_LOST, STALLED, CallFailure, of_backend_error
 from node.local_models import LocalModels
 from node.patience import WITHOUT_EVIDENCE, Patience
-from node.replies import Replies
+from node.replies import PeerReplies, Replies
+from node.silence import SilenceWatch
+
+ASK_PEER_AFTER = 0.5
+"""Seconds of silence in an answer, twice as many before its first token, after which its node must show that it is
+alive. It costs a ping; without it, a frozen machine or a cut link is known only when the mesh would ask by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +219,9 @@ class Sender:
             request_id=asked.request_id,
             extra=protocol.header_extra(asked.keep_alive),
         )
-        return await self._mesh.call(target.node, header, [body])
+        replies = await self._mesh.call(target.node, header, [body])
+        ask = partial(self._mesh.report_failure, target.node)
+        return PeerReplies(replies, SilenceWatch(Patience(ASK_PEER_AFTER, factor=0), ask))
 
     def ended(self, target: Target, model: str) -> None:
         """A call to `target` runs no more."""

@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,25 @@ class Host:
 
     def find(self, other: "Host") -> None:
         ip("-n", self.namespace, "route", "del", "blackhole", other.address)
+
+    @contextlib.contextmanager
+    def bad_cable(self, *, delay: float = 0.0, jitter: float = 0.0, loss: float = 0.0) -> Iterator[None]:
+        """Everything to and from this host takes longer (seconds, each way), and a share of it gets lost."""
+        inner, tap = f"{self.outer}i", f"{self.outer}t"
+        cable = [sys.executable, "-m", "tests.helpers.cable"]
+        ip("link", "add", inner, "type", "veth", "peer", "name", tap)
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(ip, "link", "del", inner)
+            for interface, prefix in ((inner, ()), ("eth0", self.prefix)):
+                subprocess.run([*prefix, *cable, "--plain", interface], check=True)
+            ip("link", "set", tap, "up")
+            ip("link", "set", inner, "master", self.bridges[0], "up")
+            ip("link", "set", self.outer, "nomaster")
+            cleanup.callback(self.rejoin)
+            process = subprocess.Popen([*cable, self.outer, tap, str(delay), str(jitter), str(loss)])
+            cleanup.callback(process.wait)
+            cleanup.callback(process.terminate)
+            yield
 
     def mend_link(self) -> None:
         ip("-n", self.namespace, "link", "set", "eth0", "up")

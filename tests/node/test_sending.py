@@ -26,10 +26,14 @@ class Peers:
         self.replies = replies
         self.headers: list[CallHeader] = []
         self.closed = 0
+        self.doubted = asyncio.Event()
 
     def view(self) -> MeshView:
         # The first one is the less busy: it is asked first as long as it does not fail.
         return view("here", *(member(name, model(busy=number)) for number, name in enumerate(self.replies)))
+
+    def report_failure(self, peer: NodeId) -> None:
+        self.doubted.set()
 
     async def call(self, peer: NodeId, header: CallHeader, messages: object) -> "Replies":
         self.headers.append(header)
@@ -104,6 +108,19 @@ async def test_a_peer_that_falls_silent_has_failed() -> None:
     assert caught.value.failure.code == "stalled"
     assert caught.value.failure.speaks_against_node
     assert peers.closed == 1
+
+
+async def test_a_peer_whose_answer_pauses_is_asked_whether_it_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.sending.ASK_PEER_AFTER", 0.001)
+    peers = Peers(a=[b"one"])
+    sent = await send(sender_to(peers))
+    await sent.read()
+    reading = asyncio.create_task(sent.read())
+
+    await peers.doubted.wait()
+
+    reading.cancel()
+    await sent.aclose()
 
 
 async def test_how_long_whole_answers_take_is_told_and_places_are_given_back() -> None:

@@ -121,7 +121,6 @@ class ReadyNodes:
         return (taken + 1) / self._slots[index] / self._speed[index] + self._distance[index] + self._hop[index]
 
     def _now_taken(self, index: int, in_flight: InFlight) -> int:
-        # Our own requests may or may not be in the holder's numbers already; never count them twice.
         return max(self._taken[index], in_flight.get(self.keys[index], 0))
 
     def _most_known(self, prompt: Sequence[int]) -> int:

@@ -92,8 +92,8 @@ def rank(
 ) -> Iterator[Candidate]:
     """Everybody who could answer a request for `model`, the best first; worked out as far as it is read.
 
-    `in_flight` counts this node's own running requests by (node, model): it knows of them before
-    the holder's next announcement does. `prompt` are the request's `mesh.prefixes.block_hashes`.
+    `in_flight` says how many places are taken, by (node, model), where this node knows of more than
+    the holder has announced: its own requests. `prompt` are the request's `mesh.prefixes.block_hashes`.
     Requests of one `session` go to the same node as long as nothing speaks against it. `failing`
     are asked only when nobody else is left.
     """

@@ -8,7 +8,6 @@ Not here: trying again elsewhere. That is `node.errand`.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from node import protocol
 from node.backend_errors import BackendError
 from node.breaker import Breaker
 from node.failure import NODE_LOST, STALLED, CallFailure, of_backend_error
+from node.in_flight import InFlight
 from node.local_models import LocalModels
 from node.patience import WITHOUT_EVIDENCE, Patience
 from node.replies import PeerReplies, Replies
@@ -73,6 +73,7 @@ class Sent:
         sender: "Sender",
         target: Target,
         model: str,
+        begun: float,
         first: list[bytes],
         replies: Replies,
         patience: Patience | None,
@@ -82,6 +83,7 @@ class Sent:
         self._patience = patience
         self._sender = sender
         self._model = model
+        self._begun = begun
         self._first: list[bytes] | None = first
         self._replies = replies
         self._is_closed = False
@@ -119,7 +121,7 @@ class Sent:
         """Cancels what is left of it. Closing twice is fine."""
         if not self._is_closed:
             self._is_closed = True
-            self._sender.ended(self.target, self._model)
+            self._sender.ended(self.target, self._model, self._begun)
             self._sender.breaker.given_up((self.target.node, self._model))
             await self._replies.aclose()
 
@@ -137,8 +139,7 @@ class Sender:
         self.on_answered: Callable[[str, float], None] = lambda model, seconds: None
         """Told how long a whole answer took, from its first reply."""
         self._local = local
-        self._running: Counter[tuple[NodeId, str]] = Counter()
-        """By node and model: known here before any gossip."""
+        self._in_flight = InFlight()
 
     def choose(
         self, asked: Asked, *, tried: Collection[NodeId] = (), digest: str | None = None, longer_than: int = 0
@@ -165,7 +166,7 @@ class Sender:
             asked.model,
             request_id=asked.request_id,
             session=asked.session,
-            in_flight=self._running,
+            in_flight=self._in_flight.taken(self._mesh.view(), asked.model, self.now()),
             needs=asked.needs,
             prompt=asked.prompt,
             failing=self._failing(asked.model) if self.breaker else (),
@@ -174,7 +175,9 @@ class Sender:
     def room(self, model: str) -> routing.Room | None:
         """How much more the holders of a model can take."""
         failing = self._failing(model) if self.breaker else ()
-        return routing.room(self._mesh.view(), model, in_flight=self._running, failing=failing)
+        view = self._mesh.view()
+        in_flight = self._in_flight.taken(view, model, self.now())
+        return routing.room(view, model, in_flight=in_flight, failing=failing)
 
     def _failing(self, model: str) -> list[NodeId]:
         now = self.now()
@@ -188,14 +191,14 @@ class Sender:
         """
         model = asked.model
         key = target.node, model
-        self._running[key] += 1
-        self.breaker.sent(key, self.now())
+        begun = self._in_flight.sent(self._mesh.view(), key, self.now())
+        self.breaker.sent(key, begun)
         replies: Replies | None = None
         try:
             replies = await self._open(target, method, asked, body)
             first: list[bytes] = await anext(replies, [])
         except BaseException as error:
-            self.ended(target, model)
+            self.ended(target, model, begun)
             if replies is not None:
                 await replies.aclose()
             if isinstance(error, (BackendError, MeshError)):
@@ -207,7 +210,7 @@ class Sender:
         if self._stall_after and target.node != self._mesh.self_id:
             patience = Patience(self._stall_after)
             patience.heard(self.now())
-        return Sent(self, target, model, first, replies, patience)
+        return Sent(self, target, model, begun, first, replies, patience)
 
     async def _open(self, target: Target, method: str, asked: Asked, body: bytes) -> Replies:
         if target.node == self._mesh.self_id:
@@ -223,11 +226,9 @@ class Sender:
         ask = partial(self._mesh.report_failure, target.node)
         return PeerReplies(replies, SilenceWatch(Patience(ASK_PEER_AFTER, factor=0), ask))
 
-    def ended(self, target: Target, model: str) -> None:
-        """A call to `target` runs no more."""
-        self._running[target.node, model] -= 1
-        if self._running[target.node, model] <= 0:
-            del self._running[target.node, model]
+    def ended(self, target: Target, model: str, begun: float) -> None:
+        """A call to `target` that was sent at `begun` runs no more."""
+        self._in_flight.ended((target.node, model), begun)
         self.on_ended(model)
 
     def failed(self, target: Target, model: str, failure: CallFailure) -> SendFailedError:

@@ -56,6 +56,10 @@ class PeerUnreachableError(PeerError):
     """We could not connect to the peer, or the connection broke."""
 
 
+class NotConnectedError(PeerUnreachableError):
+    """There was no connection to the peer to begin with: it got nothing of the call."""
+
+
 class PeerRefusedError(PeerError):
     """The peer could not prove that it holds our token, or did not accept our proof."""
 

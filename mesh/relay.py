@@ -19,6 +19,7 @@ from mesh.config import MeshConfig
 from mesh.connection import Connection
 from mesh.errors import (
     MeshError,
+    NotConnectedError,
     PeerProtocolError,
     PeerUnreachableError,
     RemoteCallError,
@@ -108,7 +109,7 @@ class Relay:
     async def _call_out(self, peer: NodeId, header: CallHeader, requests: Requests, replies: ToLoop[bytes]) -> None:
         connection = await self._reach(peer)
         if connection is None:
-            raise PeerUnreachableError(peer, "not connected")
+            raise NotConnectedError(peer, "not connected")
         async with _Turn(connection, self._config.call_queue_per_peer):
             await self._carry_out(connection, header, requests, replies)
 

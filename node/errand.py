@@ -6,28 +6,25 @@
 
 Rules:
 
-1. Whatever is not the client's fault is tried elsewhere, at `MAX_ATTEMPTS` nodes in all.
-2. A request under which `MAX_CRASHES` backends died is likely the reason; it is not passed around further.
-3. A prompt that is too long for one node's context is tried where that is longer: until then, its length in tokens
+1. How often and where it is tried: `node.attempts`.
+2. A prompt that is too long for one node's context is tried where that is longer: until then, its length in tokens
    was a guess.
-4. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
-5. Only text goes on (`AnswerSoFar`). Other calls end with the error they met.
-6. Whatever ends an errand, early or late, closes the call where it runs.
+3. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
+4. Only text goes on (`AnswerSoFar`). Other calls end with the error they met.
+5. Whatever ends an errand, early or late, closes the call where it runs.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from api import ports
-from mesh.types import NodeId
 from node.answer_so_far import AnswerSoFar, Given
+from node.attempts import PAUSE, Attempts
 from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
 
 log = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 3
-MAX_CRASHES = 2
 
 
 class Errand:
@@ -42,8 +39,7 @@ class Errand:
         self._request_id = asked.request_id
         self._body = body
         self._so_far = AnswerSoFar()
-        self._tried: list[NodeId] = []
-        self._crashes = 0
+        self._attempts = Attempts()
         self._sent: Sent | None = None
         self._route = ports.Route("", "")
 
@@ -64,7 +60,7 @@ class Errand:
             return False
         self._sent = await self._send(target)
         why = self._sent.target.why
-        self._route = ports.Route(self._sent.target.name, f"retried: {why}" if len(self._tried) > 1 else why)
+        self._route = ports.Route(self._sent.target.name, f"retried: {why}" if self._attempts.count > 1 else why)
         return True
 
     async def batches(self) -> AsyncIterator[Sequence[ports.Event]]:
@@ -80,6 +76,7 @@ class Errand:
                 if not replies:
                     return
                 if events := self._so_far.take(replies):
+                    self._attempts.progress()
                     yield events
         finally:
             await self.aclose()
@@ -109,39 +106,49 @@ class Errand:
         """Has another node go on where the answer broke off."""
         broken = self._running
         await broken.aclose()
-        target = self._next(failure, broken.target.digest)
+        target = await self._next(failure, broken.target.digest)
         log.warning("request %s broke off: %s; %s goes on with it", self._request_id, failure.message, target.name)
         self._sent = await self._send(target)
 
     async def _send(self, target: Target) -> Sent:
         """The call at `target`, or at whoever comes next."""
         while True:
-            self._tried.append(target.node)
+            self._attempts.begin(target.node)
             self._so_far.begin_again()
             try:
                 body = self._body(target.digest, self._so_far.given)
                 return await self._sender.send(target, self._method, self._asked, body)
             except SendFailedError as error:
                 went_on = target.digest if self._so_far.given else None
-                target = self._next(error.failure, went_on)
+                target = await self._next(error.failure, went_on)
                 log.warning("request %s: %s; trying %s", self._request_id, error.failure.message, target.name)
 
-    def _next(self, failure: CallFailure, digest: str | None) -> Target:
+    async def _next(self, failure: CallFailure, digest: str | None) -> Target:
         """Who is tried after a failure.
 
         Raises:
             ApiError: nobody.
         """
-        self._crashes += failure.is_crash
-        target = None
-        if failure.code == CONTEXT_EXCEEDED and len(self._tried) < MAX_ATTEMPTS:
-            too_short = self._sender.context_length(self._tried[-1], self._model)
-            if too_short:
-                target = self._sender.choose(self._asked, tried=self._tried, digest=digest, longer_than=too_short)
-        elif not failure.is_final and len(self._tried) < MAX_ATTEMPTS and self._crashes < MAX_CRASHES:
-            target = self._sender.choose(self._asked, tried=self._tried, digest=digest)
-            if target is None and failure.is_crash:
-                target = self._sender.choose(self._asked, digest=digest)
-        if target is None:
-            raise to_api_error(failure, self._model)
+        self._attempts.fail(failure)
+        while not self._attempts.is_spent:
+            target = self._choose(failure, digest)
+            if target is not None:
+                return target
+            if not self._attempts.pause(failure):
+                break
+            await asyncio.sleep(PAUSE)
+        raise to_api_error(failure, self._model)
+
+    def _choose(self, failure: CallFailure, digest: str | None) -> Target | None:
+        tried = self._attempts.tried
+        if failure.code == CONTEXT_EXCEEDED:
+            too_short = self._sender.context_length(tried[-1], self._model)
+            if not too_short:
+                return None
+            return self._sender.choose(self._asked, tried=tried, digest=digest, longer_than=too_short)
+        if failure.is_final:
+            return None
+        target = self._sender.choose(self._asked, tried=tried, digest=digest)
+        if target is None and failure.is_crash:
+            target = self._sender.choose(self._asked, digest=digest)
         return target

@@ -44,6 +44,16 @@ class CallFailure:
         return self.code not in ("model_loading", "stopped", "shutting_down", "queue_full")
 
     @property
+    def is_node_lost(self) -> bool:
+        """Nothing is wrong with the request: the node is gone, or the way to it."""
+        return self.code in (NODE_LOST.code, NOT_CONNECTED)
+
+    @property
+    def is_unsent(self) -> bool:
+        """The node was gone before the request got there."""
+        return self.code == NOT_CONNECTED
+
+    @property
     def is_crash(self) -> bool:
         """A backend process died under the call: perhaps because of it."""
         return self.code == BACKEND_LOST
@@ -52,6 +62,7 @@ class CallFailure:
 BACKEND_LOST = "backend_lost"
 CONTEXT_EXCEEDED = "context_length_exceeded"
 STALLED = "stalled"
+NOT_CONNECTED = "not_connected"
 NODE_LOST = CallFailure("UNAVAILABLE", "node_lost", "the node that was answering is gone")
 
 

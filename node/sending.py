@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from mesh import routing
-from mesh.errors import MeshError, PeerError, RemoteCallError
+from mesh.errors import MeshError, NotConnectedError, PeerError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import NodeId
 from node import protocol
 from node.backend_errors import BackendError
 from node.breaker import Breaker
-from node.failure import NODE_LOST, STALLED, CallFailure, of_backend_error
+from node.failure import NODE_LOST, NOT_CONNECTED, STALLED, CallFailure, of_backend_error
 from node.in_flight import InFlight
 from node.local_models import LocalModels
 from node.patience import WITHOUT_EVIDENCE, Patience
@@ -247,7 +247,8 @@ class Sender:
                 return CallFailure(error.status, error.code, str(error), error.param)
             case PeerError():
                 self._mesh.report_failure(target.node)
-                return CallFailure(NODE_LOST.status, NODE_LOST.code, f"node {target.name} is gone: {error.reason}")
+                code = NOT_CONNECTED if isinstance(error, NotConnectedError) else NODE_LOST.code
+                return CallFailure(NODE_LOST.status, code, f"node {target.name} is gone: {error.reason}")
             case BackendError():
                 return of_backend_error(error)
             case _:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from dataclasses import asdict, dataclass
 
+import httpx
 import psutil
 
 from tests.chaos.cluster import Cluster, Member
@@ -42,8 +43,11 @@ def held_by(member: Member) -> Held:
 
 async def running_at(member: Member) -> dict[str, float]:
     """What of requests still runs there: nothing of it may stay."""
-    async with member.client() as http:
-        page = (await http.get("/metrics")).text
+    try:
+        async with member.client() as http:
+            page = (await http.get("/metrics")).text
+    except httpx.TransportError:
+        return {"no answer from it": 1}
     names = (
         "shoal_http_requests_in_flight",
         "shoal_mesh_streams_open",
@@ -81,7 +85,7 @@ async def settled(cluster: Cluster) -> list[str]:
     try:
         await until(nothing_runs, "nothing to run", SETTLE)
     except AssertionError:
-        return [f"{name}: {what} still {count:g}" for name, held in found.items() for what, count in held.items()]
+        return [f"{name}: {what}, still {count:g}" for name, held in found.items() for what, count in held.items()]
     return []
 
 
@@ -89,6 +93,9 @@ async def leaks(cluster: Cluster, before: dict[str, Held]) -> list[str]:
     """What is left that was not there before, in words."""
     found = await settled(cluster)
     for member in cluster.members:
+        if not member.processes():
+            found.append(f"{member.name} has ended: {member.log().splitlines()[-1]}")
+            continue
         was, now = asdict(before[member.name]), asdict(held_by(member))
         found += [
             f"{member.name}: {what} {was[what]:g} before, {now[what]:g} after"

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from tests.chaos.asking import Asker, references
 from tests.chaos.cluster import Cluster, cluster_of, whole_again
 from tests.chaos.leaks import held_by, leaks, settled
@@ -56,8 +58,8 @@ async def chaos(root: Path, settings: Settings, say: Callable[[str], None]) -> V
             await asker.aclose()
         try:
             await whole_again(cluster, held)
-        except AssertionError as error:
-            verdict.problems.append(f"the mesh did not heal: {error}")
+        except (AssertionError, httpx.TransportError) as error:
+            verdict.problems.append(f"the mesh did not heal: {error!r}")
         verdict.problems += await leaks(cluster, before)
         _read_logs(cluster, verdict)
     left = cluster.left_behind()

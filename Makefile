@@ -39,6 +39,10 @@ chaos:  ## five nodes, a steady load, and kills, stops and partitions by a seed;
 	@scripts/setup.sh dev
 	@$(bin)/python -m tests.chaos $(ARGS)
 
+simulate: ## the gossip of 8 to 1,000 nodes on a pretend network: figures against N
+	@scripts/setup.sh dev
+	@$(bin)/python -m bench.simulate $(ARGS)
+
 proto:  ## generate backends/rpc from proto/backend.proto
 	@scripts/setup.sh dev
 	scripts/proto.sh

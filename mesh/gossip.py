@@ -61,7 +61,7 @@ from mesh.config import GossipConfig
 from mesh.liveness import Known, Link, Question
 from mesh.members import Members, essence, rank
 from mesh.suspicion import ENOUGH, Awareness, patience
-from mesh.types import MeshView, NodeId, NodeRecord, NodeState
+from mesh.types import Member, MeshView, NodeId, NodeRecord, NodeState
 
 DIGEST_PAUSE = 0.2
 """A peer's digests are answered at most this often: each may cost us our whole view."""
@@ -122,6 +122,16 @@ class GossipCore:
         return self._members.view
 
     @property
+    def fingerprint(self) -> bytes:
+        """What the view comes down to: the same for two nodes that agree on the living."""
+        return self._members.fingerprint.summary()
+
+    def member(self, node_id: NodeId) -> Member | None:
+        """One of the others, without making a view of all."""
+        known = self._members.known.get(node_id)
+        return None if known is None else Member(known.signed.record, known.state, known.round_trip)
+
+    @property
     def linked(self) -> frozenset[NodeId]:
         """Everybody we have a connection with."""
         return frozenset(self._links)
@@ -139,11 +149,6 @@ class GossipCore:
         return self._links.keys() | {
             node_id for node_id in self._members.known if node_id not in self._members.restless
         }
-
-    def address_of(self, peer: NodeId) -> tuple[str, ...]:
-        """Where a member says it can be reached."""
-        known = self._members.known.get(peer)
-        return () if known is None else known.signed.record.addresses
 
     def has_twin(self, now: float) -> bool:
         """Whether another node runs with our identity: it and we outbid each other without end."""
@@ -455,8 +460,10 @@ class GossipCore:
         """Whatever time alone brings about. Connections with `busy` peers are in use: they are kept."""
         self._notice_own_sleep(now)
         actions: list[Action] = []
+        quiet = now - self._config.ping_after
         for peer, link in list(self._links.items()):
-            actions += self._watch(peer, link, now)
+            if link.heard_at <= quiet or link.doubted_at is not None:
+                actions += self._watch(peer, link, now)
         for node_id in list(self._members.restless):
             actions += self._age(node_id, self._members.known[node_id], now)
         self._members.dig_up(now)
@@ -486,8 +493,6 @@ class GossipCore:
         known = self._members.known.get(peer)
         silent = now - link.heard_at
         doubted = 0.0 if link.doubted_at is None else now - link.doubted_at
-        if silent < config.ping_after and not doubted:
-            return []
         # Our own evidence counts as one accuser.
         accusers = 1 if known is None else 1 + len(known.accusers)
         dead_after = patience(accusers, most=config.dead_after, least=config.dead_soonest) * factor

@@ -214,7 +214,7 @@ class MeshService:
     async def reach(self, peer: NodeId) -> Connection | None:
         """The connection with a member; made now if it is known by hearsay only. None if there is none."""
         connection = self.connections.get(peer)
-        member = self.core.view.members.get(peer)
+        member = self.core.member(peer)
         if connection is None and member is not None and member.state is NodeState.ALIVE:
             if peer not in self._dialled:
                 self._spawn(self._dial_member, peer, member.record.addresses)

@@ -13,11 +13,12 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from mesh.actions import Action, Dial, Disconnect, Send
-from mesh.codec import Message, Ping, Pong, Records, SignedRecord, write_message
+from mesh.codec import Accusation, Accuse, Message, Ping, Pong, Records, SignedRecord, write_message
 from mesh.config import GossipConfig
 from mesh.gossip import GossipCore
 from mesh.types import ModelRecord, NodeId, NodeRecord
@@ -76,13 +77,15 @@ class Simulation:
         self.skew = skew
         """How much faster or slower a node's clock may run."""
         self.messages = 0
+        self.false_accusations: set[Accusation] = set()
+        """Of nodes that were running and not stuck."""
         self.bytes_out: Counter[str] = Counter()
         self.cores: dict[str, GossipCore] = {}
         self.frozen: set[str] = set()
         """Stopped as by SIGSTOP: connections stay, nothing moves."""
         self._rng = random.Random(seed)
         self._order = itertools.count()
-        self._events: list[tuple[float, int, tuple[object, ...]]] = []
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._links: dict[str, set[str]] = {}
         self._walls: set[tuple[str, str]] = set()
         self._clocks: dict[str, tuple[float, float]] = {}
@@ -98,7 +101,7 @@ class Simulation:
         self._clocks[name] = (self._rng.uniform(0, 1e6), 1 + self._rng.uniform(-self.skew, self.skew))
         own = record(name, 0, incarnation=self._incarnations[name], addresses=(name,))
         self.cores[name] = GossipCore(own, self.config, unsigned, random.Random(self._rng.random()))
-        self._at(self.now + self._rng.uniform(0, self.config.tick_every), "tick", name, self.cores[name])
+        self._at(self.now + self._rng.uniform(0, self.config.tick_every), self._tick, name, self.cores[name])
 
     def meet(self, a: str, b: str) -> None:
         self._connect(a, b)
@@ -137,10 +140,10 @@ class Simulation:
         return self._links.get(name, set())
 
     def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self._events and self._events[0][0] <= end:
-            self.now, _, event = heapq.heappop(self._events)
-            self._happen(event)
+        end, events = self.now + seconds, self._events
+        while events and events[0][0] <= end:
+            self.now, _, happen, args = heapq.heappop(events)
+            happen(*args)
         self.now = end
 
     def states(self, name: str) -> dict[str, str]:
@@ -162,34 +165,30 @@ class Simulation:
 
     # -- what the network does
 
-    def _at(self, when: float, *event: object) -> None:
-        heapq.heappush(self._events, (when, next(self._order), event))
+    def _at(self, when: float, happen: Callable[..., None], *args: Any) -> None:
+        heapq.heappush(self._events, (when, next(self._order), happen, args))
 
-    def _happen(self, event: tuple[object, ...]) -> None:
-        match event:
-            case ("message", str(source), str(target), message):
-                if target in self.frozen:
-                    self._at(self.now + 0.1, *event)
-                elif target in self._links.get(source, ()) and (source, target) not in self._walls:
-                    core = self.cores[target]
-                    self._do(target, core.received(NodeId(source), message, self.clock(target)))  # type: ignore[arg-type]
-            case ("tick", str(name), GossipCore() as core):
-                if self.cores.get(name) is core:
-                    if name not in self.frozen:
-                        self._do(name, core.tick(self.clock(name)))
-                    self._at(self.now + self.config.tick_every, "tick", name, core)
-            case ("close", str(name), str(peer)):
-                self._disconnect(name, peer)
-            case ("dial", str(source), str(target)):
-                self._dial(source, target)
-            case ("timeout", str(source), str(target), GossipCore() as core):
-                if self.cores.get(source) is core:
-                    self._do(source, core.dial_failed(NodeId(target), self.clock(source), is_refused=False))
-            case ("gone", str(name), str(peer)):
-                if name in self.frozen:
-                    self._at(self.now + 0.1, *event)
-                elif name in self.cores and peer not in self._links.get(name, ()):
-                    self._do(name, self.cores[name].disconnected(NodeId(peer), self.clock(name)))
+    def _arrive(self, source: str, target: str, message: Message) -> None:
+        if target in self.frozen:
+            self._at(self.now + 0.1, self._arrive, source, target, message)
+        elif target in self._links.get(source, ()) and (source, target) not in self._walls:
+            self._do(target, self.cores[target].received(NodeId(source), message, self.clock(target)))
+
+    def _tick(self, name: str, core: GossipCore) -> None:
+        if self.cores.get(name) is core:
+            if name not in self.frozen:
+                self._do(name, core.tick(self.clock(name)))
+            self._at(self.now + self.config.tick_every, self._tick, name, core)
+
+    def _time_out(self, source: str, target: str, core: GossipCore) -> None:
+        if self.cores.get(source) is core:
+            self._do(source, core.dial_failed(NodeId(target), self.clock(source), is_refused=False))
+
+    def _gone(self, name: str, peer: str) -> None:
+        if name in self.frozen:
+            self._at(self.now + 0.1, self._gone, name, peer)
+        elif name in self.cores and peer not in self._links.get(name, ()):
+            self._do(name, self.cores[name].disconnected(NodeId(peer), self.clock(name)))
 
     def _do(self, name: str, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -197,13 +196,15 @@ class Simulation:
                 case Send(peer, message):
                     self._send(name, peer, message)
                 case Dial(peer, _):
-                    self._at(self.now + self.delay, "dial", name, str(peer))
+                    self._at(self.now + self.delay, self._dial, name, str(peer))
                 case Disconnect(peer, _):
                     # What was said before is still heard.
-                    self._at(self.now + 2 * self.delay, "close", name, str(peer))
+                    self._at(self.now + 2 * self.delay, self._disconnect, name, str(peer))
 
     def _send(self, source: str, target: str, message: Message) -> None:
         self.messages += 1
+        if isinstance(message, Accuse):
+            self._note_accusers(source, message)
         self.bytes_out[source] += size_of(message)
         if self.drop and self._rng.random() < self.drop:
             return
@@ -215,14 +216,19 @@ class Simulation:
             while self.loss and self._rng.random() < self.loss:
                 delay += timeout
                 timeout *= 2
-            self._at(self.now + delay, "message", source, str(target), message)
+            self._at(self.now + delay, self._arrive, source, str(target), message)
+
+    def _note_accusers(self, source: str, message: Accuse) -> None:
+        for said in message.accusations:
+            if said.accuser == source and said.accused in self.cores and said.accused not in self.frozen:
+                self.false_accusations.add(said)
 
     def _dial(self, source: str, target: str) -> None:
         core = self.cores.get(source)
         if core is None:
             return
         if (source, target) in self._walls or (target, source) in self._walls or target in self.frozen:
-            self._at(self.now + DIAL_TIMEOUT, "timeout", source, target, core)
+            self._at(self.now + DIAL_TIMEOUT, self._time_out, source, target, core)
         elif target not in self.cores:
             self._do(source, core.dial_failed(NodeId(target), self.clock(source), is_refused=True))
         else:
@@ -240,5 +246,5 @@ class Simulation:
         if b in self._links.get(a, ()):
             self._links[a].remove(b)
             self._links[b].remove(a)
-            self._at(self.now + self.delay, "gone", a, b)
-            self._at(self.now + self.delay, "gone", b, a)
+            self._at(self.now + self.delay, self._gone, a, b)
+            self._at(self.now + self.delay, self._gone, b, a)

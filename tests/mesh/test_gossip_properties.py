@@ -1,8 +1,11 @@
 """What must hold for every history."""
 
+import itertools
 import random
+import string
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -47,24 +50,15 @@ def test_hearing_everything_twice_changes_nothing(history: list[NodeRecord]) -> 
     assert view_after(history) == view_after([*history, *history])
 
 
-trouble = st.one_of(
-    st.tuples(st.just("announce"), st.sampled_from(NAMES)),
-    st.tuples(st.just("restart"), st.sampled_from(NAMES)),
-    st.tuples(st.just("freeze"), st.sampled_from(NAMES)),
-    st.tuples(st.just("thaw"), st.sampled_from(NAMES)),
-    st.tuples(st.just("part"), st.sampled_from(NAMES)),
-    st.tuples(st.just("heal"), st.sampled_from(NAMES)),
-    st.tuples(st.just("wait"), st.sampled_from(NAMES)),
-)
+KINDS = ("announce", "restart", "freeze", "thaw", "part", "deafen", "heal", "wait")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(0, 2**16), st.lists(trouble, max_size=12))
-def test_after_any_trouble_all_come_to_one_view(seed: int, history: list[tuple[str, str]]) -> None:
-    sim = Simulation(NAMES, seed=seed, loss=0.05)
-    for other in NAMES[1:]:
-        sim.meet(NAMES[0], other)
-    sim.run(2)
+def troubles(names: str) -> st.SearchStrategy[list[tuple[str, str]]]:
+    return st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(names)), max_size=12)
+
+
+def suffer(sim: Simulation, names: str, history: Sequence[tuple[str, str]]) -> None:
+    """Let it all happen, then let the network be well for a minute."""
     for what, name in history:
         match what:
             case "announce":
@@ -73,20 +67,67 @@ def test_after_any_trouble_all_come_to_one_view(seed: int, history: list[tuple[s
                 sim.kill(name)
                 sim.run(0.3)
                 sim.start(name)
-                sim.meet(name, NAMES[NAMES.index(name) - 1])
+                sim.meet(name, names[names.index(name) - 1])
             case "freeze":
                 sim.frozen.add(name)
             case "thaw":
                 sim.frozen.discard(name)
             case "part":
-                sim.part(name, set(NAMES) - {name})
+                sim.part(name, set(names) - {name})
+            case "deafen":
+                sim.deafen(name, names[names.index(name) - 1])
             case "heal":
                 sim.heal()
         sim.run(1.7)
-
     sim.heal()
     sim.frozen.clear()
-    sim.loss = 0.0
+    sim.loss = sim.drop = 0.0
     sim.run(60)
 
+
+BAD = {"loss": 0.05, "drop": 0.02, "doubling": 0.1, "jitter": 0.05, "skew": 0.02}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**16), troubles(NAMES))
+def test_after_any_trouble_all_come_to_one_view(seed: int, history: list[tuple[str, str]]) -> None:
+    sim = Simulation(NAMES, seed=seed, **BAD)
+    for other in NAMES[1:]:
+        sim.meet(NAMES[0], other)
+    sim.run(2)
+
+    suffer(sim, NAMES, history)
+
     assert sim.is_converged(), {name: sim.states(name) for name in sim.cores}
+
+
+MANY = string.ascii_letters[:20]
+FEW_LINKS = GossipConfig(neighbours=5, most_neighbours=8)
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**16), troubles(MANY))
+def test_so_they_do_when_not_all_are_connected_with_all(seed: int, history: list[tuple[str, str]]) -> None:
+    sim = Simulation(MANY, seed=seed, config=FEW_LINKS, **BAD)
+    for earlier, later in itertools.pairwise(MANY):
+        sim.meet(earlier, later)
+    sim.run(5)
+
+    suffer(sim, MANY, history)
+
+    assert sim.is_converged(), {name: sim.states(name) for name in sim.cores}
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 2**16), st.integers(8, 20))
+def test_nobody_who_can_be_reached_is_ever_held_dead(seed: int, count: int) -> None:
+    names = MANY[:count]
+    sim = Simulation(names, seed=seed, config=FEW_LINKS, loss=0.02, doubling=0.1, jitter=0.05, skew=0.02)
+    for earlier, later in itertools.pairwise(names):
+        sim.meet(earlier, later)
+    sim.run(20)
+
+    for _ in range(60):
+        sim.run(1)
+        assert "dead" not in {state for name in names for state in sim.states(name).values()}

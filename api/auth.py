@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from api.config import ApiConfig
 from api.errors import AuthenticationError, ForbiddenError
 
-KEYLESS_PATHS = frozenset({"/healthz", "/readyz"})
+_KEYLESS_PATHS = frozenset({"/healthz", "/readyz"})
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\s]+)(:\d{1,5})?\Z")
 
@@ -68,7 +68,7 @@ class Gate:
                 f"Web pages from {origin.decode('latin-1')[:100]!r} may not use this node. "
                 "Start the node with --allow-origin and this origin if they should."
             )
-        if self.exposure is Exposure.KEY and path not in KEYLESS_PATHS:
+        if self.exposure is Exposure.KEY and not is_keyless(path):
             self._check_key(head)
 
     def allows_origin(self, origin: str, host: str) -> bool:
@@ -91,6 +91,11 @@ class Gate:
             )
         if not compare_digest(given.strip(), self._key):
             raise AuthenticationError("Incorrect API key provided. `shoal token show` prints this mesh's key.")
+
+
+def is_keyless(path: str) -> bool:
+    """Whether everybody may ask for it, with or without a slash at its end."""
+    return path.removesuffix("/") in _KEYLESS_PATHS
 
 
 def exposure(config: ApiConfig) -> Exposure:

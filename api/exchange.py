@@ -26,7 +26,7 @@ from quart.wrappers import Request, Response
 from quart.wrappers.response import DataBody
 
 from api import sse
-from api.auth import KEYLESS_PATHS, Gate, cors_headers, preflight_headers
+from api.auth import Gate, cors_headers, is_keyless, preflight_headers
 from api.config import ApiConfig
 from api.error_reply import error_headers, error_json
 from api.errors import ApiError, ShuttingDownError
@@ -234,7 +234,7 @@ class HttpExchange(ASGIHTTPConnection):
             self._around.gate.admit("/healthz", self._head)
             return
         self._around.gate.admit(self.scope["path"], self._head)
-        if self._around.is_stopping and self.scope["path"] not in KEYLESS_PATHS:
+        if self._around.is_stopping and not is_keyless(self.scope["path"]):
             raise _stopping()
 
     def _is_preflight(self) -> bool:

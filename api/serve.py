@@ -25,6 +25,7 @@ from quart import Quart
 
 from api.config import ApiConfig
 from api.exchange import ABORT, EXTENSION, Surroundings
+from api.malformed import explain_malformed
 
 CLOSING_TIMEOUT = 2.0
 """Seconds for dropped connections to unwind, and for a closed one to take its last bytes."""
@@ -143,6 +144,10 @@ class _Connection(TCPServer):
         wrapped = ASGIWrapper(cast("ASGIFramework", app))
         super().__init__(wrapped, loop, config, context, state, reader, writer)
         self.idle_task = cast("Any", _IdleTimer(loop, config.keep_alive_timeout, self))
+
+    async def _read_data(self) -> None:
+        explain_malformed(self.protocol)
+        await super()._read_data()
 
     def abort(self) -> None:
         """Drop the connection; what was written and not taken is lost."""

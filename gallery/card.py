@@ -25,6 +25,10 @@ class Adapter:
     """How strongly it counts."""
 
 
+ENGINES = ("echo", "llama")
+"""What a model can run on: the engines of `backends.__main__`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What is known of a model before it is loaded."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from gallery.card import CAPABILITIES, name_problem
+from gallery.card import CAPABILITIES, ENGINES, name_problem
 from gallery.errors import CardError
 
 MAX_CARD_BYTES = 256 * 1024
@@ -127,6 +127,15 @@ def _text(key: str, node: yaml.Node, path: Path) -> str:
     return str(node.value)
 
 
+def _engine(key: str, node: yaml.Node, path: Path) -> str:
+    engine = _text(key, node, path)
+    if engine not in ENGINES:
+        near = difflib.get_close_matches(engine, ENGINES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(ENGINES)}"
+        raise CardError(path, f"unknown engine {engine!r}; {hint}", _line(node))
+    return engine
+
+
 def _texts(key: str, node: yaml.Node, path: Path) -> tuple[str, ...]:
     if not isinstance(node, yaml.SequenceNode):
         raise CardError(path, f"{key} must be a list, as in [one, two]", _line(node))
@@ -194,7 +203,7 @@ def _seconds(key: str, node: yaml.Node, path: Path) -> float:
 
 
 _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
-    "engine": _text,
+    "engine": _engine,
     "path": _text,
     "lora": _adapters,
     "draft_model": _text,

@@ -106,7 +106,7 @@ class TestWithAKey:
         with pytest.raises(AuthenticationError):
             admits(gate(host="0.0.0.0", api_key=KEY), host="10.0.0.1", **head)
 
-    @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+    @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/healthz/"])
     def test_health_needs_no_key(self, path: str) -> None:
         assert admits(gate(host="0.0.0.0", api_key=KEY), path, host="10.0.0.1")
 

@@ -42,6 +42,28 @@ async def test_port_0_is_a_real_port_once_started() -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        (b"HELLO\r\n\r\n", 400, "is not HTTP/1.1"),
+        (b"GET / HTTP/9.9.9\r\n\r\n", 400, "is not HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000, 431, "too large a head"),
+    ],
+    ids=["no request line", "no version", "a head without end"],
+)
+async def test_what_is_no_request_gets_an_error_in_the_usual_shape(request_: bytes, status: int, said: str) -> None:
+    async with serving() as server:
+        reader, writer = await connect(server)
+        writer.write(request_)
+
+        answered, body = await read_response(reader)
+        writer.close()
+
+    error = orjson.loads(body)["error"]
+    assert (answered, error["code"]) == (status, "malformed_request")
+    assert said in error["message"]
+
+
 async def test_a_port_in_use_is_one_clear_error() -> None:
     async with serving() as server:
         second = ApiServer(create_app(FakeInference(), ApiConfig(port=server.port)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from backends.errors import InvalidGrammarError, InvalidSchemaError
 from backends.llama.call_grammar import literal
+from backends.llama.gbnf import check_grammar
 from backends.llama.regex_grammar import regex_grammar
 from backends.llama.schema_grammar import schema_rules
 from backends.rpc import backend_pb2 as pb
@@ -29,6 +30,7 @@ def grammar_of(constraint: pb.Constraint) -> str | None:
     if kind == "grammar":
         if not constraint.grammar.strip():
             raise InvalidGrammarError("the grammar is empty", param="grammar")
+        check_grammar(constraint.grammar)
         return constraint.grammar
     if kind == "choices":
         if not constraint.choices.texts:

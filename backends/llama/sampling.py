@@ -142,7 +142,8 @@ def _candidates(data: "np.ndarray[Any, Any]") -> Any:
 def _grammar(model: Model, source: str) -> Any:
     sampler = llama.llama_sampler_init_grammar(model.vocabulary, source.encode(errors="replace"), b"root")
     if not sampler:
-        raise InvalidGrammarError("the grammar does not parse; it must define `root` in GBNF", param="grammar")
+        reason = "it repeats too much, or names a token that the model does not have"
+        raise InvalidGrammarError(f"llama.cpp does not take the grammar: {reason}", param="grammar")
     return sampler
 
 

@@ -17,6 +17,7 @@
         * DigestMismatchError
     * ModelFileError            the weights cannot be used: missing, truncated, unknown
     * EngineError               the engine broke on this request
+        * NoNumbersError
 
 `status` names the gRPC status and `code` is what a program reads (`shoal-code`); `param` is the
 field of the request at fault, where there is one. `backends.server` does the translating.
@@ -149,3 +150,10 @@ class ModelFileError(BackendError):
 
 class EngineError(BackendError):
     """The engine broke on this request."""
+
+
+class NoNumbersError(EngineError):
+    """The model computed something that is no number (NaN): its weights or the arithmetic are broken."""
+
+    def __init__(self) -> None:
+        super().__init__("the model computed NaN instead of numbers for this request; its file may be damaged")

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from backends.errors import BackendError, EngineError, NotLoadedError, OutOfMemoryError, QueueFullError
+from backends.errors import BackendError, EngineError, NoNumbersError, NotLoadedError, OutOfMemoryError, QueueFullError
 from backends.llama.job import Choice, Job
 from backends.llama.logprobs import token_logprob
 from backends.llama.model import Context, Model
@@ -47,6 +47,7 @@ class DecodeLoop:
         self._arrived: list[Job] = []
         self._cancelled: list[Job] = []
         self._stopping = False
+        self._is_spoilt = False
         self._job_by_ask: dict[Ask, Job] = {}
         self._out: list[Delivery] = []
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
@@ -141,6 +142,8 @@ class DecodeLoop:
                 self._score(feed, row)
             if feed.logits:
                 self._sample(feed, row)
+        if self._is_spoilt:
+            self._clean()
         now = time.monotonic()
         if self._speculation is not None:
             self._speculation.measured(step.feeds, now - guessed_at)
@@ -171,7 +174,7 @@ class DecodeLoop:
             try:
                 token, logprob = self._draw(choice, at)
             except BackendError as exc:
-                self._drop(job, exc)
+                self._break_off(job, exc)
                 return
             drawn.append(token)
             events += choice.answer.feed(token, logprob)
@@ -199,7 +202,11 @@ class DecodeLoop:
         choice: Choice = feed.sequence.owner
         job, first = choice.job, row - len(feed.tokens) + 1
         assert job.scores is not None
-        shown = job.scores.feed(feed.start, len(feed.tokens), lambda index: self._context.logits(first + index))
+        try:
+            shown = job.scores.feed(feed.start, len(feed.tokens), lambda index: self._context.logits(first + index))
+        except NoNumbersError as exc:
+            self._break_off(job, exc)
+            return
         events = [pb.GenerateEvent(choice=other.answer.choice, text=shown) for other in job.choices]
         if job.scores.is_whole and job.is_over:
             self._scheduler.cancel(job.ask)
@@ -208,10 +215,11 @@ class DecodeLoop:
             self._out.append((job, events))
 
     def _draw(self, choice: Choice, row: int) -> tuple[int, pb.TokenLogprob | None]:
+        logits = self._context.logits(row)
         token = choice.sampler.sample(self._context, row)
         if choice.job.top_logprobs is None:
             return token, None
-        return token, token_logprob(self._context.logits(row), token, choice.job.top_logprobs, self._model.piece)
+        return token, token_logprob(logits, token, choice.job.top_logprobs, self._model.piece)
 
     def _measure(self, step: Step, seconds: float) -> None:
         streams = [feed for feed in step.feeds if len(feed.tokens) == 1 + feed.guessed]
@@ -237,6 +245,18 @@ class DecodeLoop:
             if error is not None:
                 self._events.call_soon_threadsafe(_end, job, error)
 
+    def _break_off(self, job: Job, error: BackendError) -> None:
+        """Drawing failed. NaN in memory may spread to whoever shares it: none of it is used again."""
+        self._is_spoilt |= isinstance(error, NoNumbersError)
+        self._drop(job, error)
+
+    def _clean(self) -> None:
+        """Begin with an empty memory; those that run are fed again."""
+        self._scheduler.start_over()
+        self._scheduler.take_memory_orders()
+        self._context.clear()
+        self._is_spoilt = False
+
     def _fail(self, job: Job, error: BackendError) -> None:
         if self._job_by_ask.pop(job.ask, None) is not None:
             job.close()
@@ -246,9 +266,7 @@ class DecodeLoop:
         for job in list(self._job_by_ask.values()):
             self._scheduler.cancel(job.ask)
             self._fail(job, error)
-        self._scheduler.forget()
-        self._scheduler.take_memory_orders()
-        self._context.clear()
+        self._clean()
 
     # ------------------------------------------------------------ back to the event loop
 

@@ -7,6 +7,7 @@ Nothing is decided here. Freed by `close`; whoever opens a context closes it bef
 """
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ import llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from backends.errors import EngineError, InvalidValueError, ModelFileError, OutOfMemoryError
+from backends.errors import EngineError, InvalidValueError, ModelFileError, NoNumbersError, OutOfMemoryError
 from backends.llama import logs
 
 Floats = npt.NDArray[np.float32]
@@ -392,9 +393,16 @@ class Context:
         return bool(status == 0)
 
     def logits(self, row: int) -> Floats:
-        """The logits of a row: a view, valid until the next decode."""
+        """The logits of a row: a view, valid until the next decode.
+
+        Raises:
+            NoNumbersError: one of them is NaN. Sampling would draw anything, or end the process.
+        """
         pointer = llama.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary_size,))
+        logits = np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary_size,))
+        if not math.isfinite(logits.max()):  # NaN wins every comparison of numpy's.
+            raise NoNumbersError
+        return logits
 
     def pooled(self, sequence: int) -> Floats:
         """The pooled embedding of a sequence, as a copy; of a model that ranks, its score alone."""

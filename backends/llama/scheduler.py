@@ -223,11 +223,13 @@ class Scheduler:
         for sequence in [running for running in self._running if running.ask is ask]:
             self.end(sequence)
 
-    def forget(self) -> None:
-        """What memory holds is not to be trusted: nothing of it is used again."""
+    def start_over(self) -> None:
+        """What memory holds is not to be trusted: nothing of it is used again, and what runs is fed anew."""
         self._is_short = False
         for number in range(len(self._rows)):
             self._truncate(number, 0)
+        for sequence in self._running:
+            sequence.fed = 0
 
     def shortage(self, step: Step) -> bool:
         """Memory had no room for a step, and nothing of it was fed. False: nothing can be given up for it."""

@@ -22,10 +22,11 @@ def write_tiny_model(
     layers: int = 2,
     context: int = 512,
     control: Sequence[str] = (),
+    broken: Sequence[str] = (),
     **token_ids: int,
 ) -> Path:
     """A model with `control` tokens beside the usual ones, the first of them with id 3.
-
+    The model computes NaN for every text with one of the `broken` characters in it.
     `token_ids` go into the header as `tokenizer.ggml.NAME_token_id`.
     """
     writer = gguf.GGUFWriter(path, "llama")
@@ -53,14 +54,16 @@ def write_tiny_model(
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
     random = np.random.default_rng(seed)
 
-    def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
+    def matrix(name: str, rows: int, columns: int, scale: float = 1.0, nan: Sequence[int] = ()) -> None:
         values = random.standard_normal((rows, columns), dtype=np.float32) * scale * columns**-0.5
+        values[list(nan)] = np.nan
         writer.add_tensor(name, values.astype(np.float16))
 
     def ones(name: str) -> None:
         writer.add_tensor(name, np.ones(width, dtype=np.float32))
 
-    matrix("token_embd.weight", len(tokens), width)
+    broken_ids = [tokens.index(f"<0x{ord(letter):02X}>") for letter in broken]
+    matrix("token_embd.weight", len(tokens), width, nan=broken_ids)
     matrix("output.weight", len(tokens), width, scale=4)
     for layer in range(layers):
         block = f"blk.{layer}."

@@ -343,7 +343,7 @@ requests = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.one_of(requests, st.none(), st.sampled_from(["cancel", "short"])), max_size=40),
+    st.lists(st.one_of(requests, st.none(), st.sampled_from(["cancel", "short", "spoilt"])), max_size=40),
     st.booleans(),
     st.sampled_from([20, 24, 33, 48]),
     st.integers(0, 3),
@@ -361,6 +361,11 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
                 hopeless = step.feeds[0].sequence.ask
                 scheduler.cancel(hopeless)
                 asked.remove(hopeless)
+            continue
+        if event == "spoilt":
+            scheduler.start_over()
+            scheduler.take_memory_orders()
+            memory.tokens.clear()
             continue
         if event == "cancel":
             if asked:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import platform
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from backends.echo_reply import (
     Behaviour,
@@ -22,7 +22,7 @@ from backends.echo_reply import (
 )
 from backends.echo_vectors import embed_words, normalised, overlap
 from backends.echo_words import Vocabulary, split_words
-from backends.engine import Engine, Replies, Report
+from backends.engine import NO_BLOBS, Engine, Replies, Report
 from backends.errors import (
     ContextLengthError,
     InvalidValueError,
@@ -105,7 +105,9 @@ class EchoEngine(Engine):
 
     # ------------------------------------------------------------ text
 
-    async def generate(self, request: pb.GenerateRequest, replies: Replies) -> None:
+    async def generate(
+        self, request: pb.GenerateRequest, replies: Replies, blobs: Mapping[str, bytes] = NO_BLOBS
+    ) -> None:
         call = asyncio.current_task()
         assert call is not None
         self._calls.add(call)

@@ -14,7 +14,8 @@ The rules:
 - A method an engine does not have stays as it is here and answers "unsupported".
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from backends.errors import UnsupportedError
@@ -26,6 +27,9 @@ Report = Callable[[float, str], None]
 
 Replies = Outbox[pb.GenerateEvent]
 """Where the events of one Generate call go."""
+
+
+NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Engine(Protocol):
@@ -57,8 +61,11 @@ class Engine(Protocol):
         """The load right now."""
         ...
 
-    async def generate(self, request: pb.GenerateRequest, replies: Replies) -> None:
-        """Put the answer's events into `replies`, the usage last; return when all are put."""
+    async def generate(
+        self, request: pb.GenerateRequest, replies: Replies, blobs: Mapping[str, bytes] = NO_BLOBS
+    ) -> None:
+        """Put the answer's events into `replies`, the usage last; return when all are put. `blobs` are the
+        files that came with the request, by name."""
         raise self._cannot("generate text")
 
     async def embed(self, request: pb.EmbedRequest) -> pb.EmbedReply:

@@ -17,12 +17,14 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
-from backends.engine import Engine
+from backends.blobs import gather
+from backends.engine import NO_BLOBS, Engine
 from backends.errors import (
     AlreadyLoadedError,
     BackendError,
     DigestMismatchError,
     EngineError,
+    InvalidValueError,
     NotLoadedError,
 )
 from backends.outbox import Outbox
@@ -123,11 +125,15 @@ class BackendServer(BackendServicer):
 
     # ------------------------------------------------------------ text
 
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
+    async def Generate(self, requests: AsyncIterator[pb.GenerateRequest], context: Any) -> None:
         async with self._call(context):
+            request = await anext(requests, None)
+            if request is None:
+                raise InvalidValueError("the call has no request")
             self._check_model(request)
+            blobs = await gather(requests, request.blob_count) if request.blob_count else NO_BLOBS
             replies: Outbox[pb.GenerateEvent] = Outbox()
-            async with _beside(self._engine.generate(request, replies), replies) as answer:
+            async with _beside(self._engine.generate(request, replies, blobs), replies) as answer:
                 while events := await replies.take():
                     await context.write(pb.GenerateReply(events=events))
                 await answer

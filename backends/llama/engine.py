@@ -8,22 +8,24 @@ import asyncio
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import llama_cpp
 import psutil
 
-from backends.engine import Engine, Replies, Report
+from backends.engine import NO_BLOBS, Engine, Replies, Report
 from backends.errors import ModelFileError, NotLoadedError, UnsupportedError
 from backends.llama.devices import devices, has_gpu
 from backends.llama.dialect import dialect_of
 from backends.llama.drafter import Drafter, check_vocabularies
 from backends.llama.embeddings import Embedder
+from backends.llama.encoding import Encoder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
 from backends.llama.loop import DecodeLoop
 from backends.llama.model import Context, Model
+from backends.llama.projector import Projector
 from backends.llama.scheduler import Limits
 from backends.llama.settings import (
     LlamaSettings,
@@ -55,6 +57,7 @@ class _Loaded:
     embedder: Embedder
     drafter: Drafter | None
     plan: Plan
+    encoder: Encoder | None
     threads: Threads = field(default_factory=Threads)
     """At work for calls."""
 
@@ -68,13 +71,16 @@ class _Loaded:
     def _free(self) -> None:
         if self.drafter is not None:
             self.drafter.close()
+        if self.encoder is not None:
+            self.encoder.projector.close()
         self.context.close()
         self.model.close()
 
     @property
     def memory_bytes(self) -> int:
         drafting = self.drafter.memory_bytes if self.drafter is not None else 0
-        return self.model.weight_bytes + self.plan.cache_bytes + drafting
+        seeing = self.encoder.projector.file_bytes if self.encoder is not None else 0
+        return self.model.weight_bytes + self.plan.cache_bytes + drafting + seeing
 
 
 class LlamaEngine(Engine):
@@ -100,8 +106,6 @@ class LlamaEngine(Engine):
         settings = read_settings(LlamaSettings, request.settings_json)
         if not request.path:
             raise ModelFileError("the llama engine needs the path of a GGUF file", param="path")
-        if request.projector_path:
-            raise UnsupportedError("the llama engine takes no projectors yet")
         given_up = threading.Event()
         loading = asyncio.ensure_future(self._load(settings, request, report, given_up))
         try:
@@ -131,13 +135,15 @@ class LlamaEngine(Engine):
         machine = _machine()
         model = await asyncio.to_thread(_open_model, settings, request, machine, on_progress)
         draft: Model | None = None
+        projector: Projector | None = None
         try:
             draft = await asyncio.to_thread(_open_draft, settings, request, machine, model)
+            projector = await asyncio.to_thread(_open_projector, settings, request, machine, model)
             plan, context = await asyncio.to_thread(_open_context, settings, model, draft)
             drafter = await asyncio.to_thread(_drafter, settings, model, draft, plan)
             template = _template(settings, model)
         except BaseException:
-            for opened in (draft, model):
+            for opened in (projector, draft, model):
                 if opened is not None:
                     await asyncio.to_thread(opened.close)
             raise
@@ -154,14 +160,17 @@ class LlamaEngine(Engine):
         decoding = DecodeLoop(model, context, limits, self._changed, speculation if model.can_share else None)
         decoding.start()
         dialect = dialect_of(template.source, settings.tool_format, separate=settings.reasoning != "off")
-        maker = JobMaker(model, template, dialect, plan.context_length, plan.slots)
+        maker = JobMaker(model, template, dialect, plan.context_length, plan.slots, projector, context.whole_limit)
+        encoder = Encoder(projector, queue=settings.queue) if projector is not None else None
         longest = settings.context_length or model.trained_context if model.pooling else plan.context_length
-        return _Loaded(model, context, decoding, maker, Embedder(model, plan.threads, longest), drafter, plan)
+        embedder = Embedder(model, plan.threads, longest)
+        return _Loaded(model, context, decoding, maker, embedder, drafter, plan, encoder)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
         capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
         if loaded.context.has_memory:
             capabilities += ["chat", "completion", *(["tools"] if loaded.maker.has_tools else [])]
+            capabilities += loaded.encoder.projector.capabilities if loaded.encoder is not None else []
         return pb.LoadedModel(
             context_length=loaded.plan.context_length,
             slots=loaded.plan.slots,
@@ -183,7 +192,7 @@ class LlamaEngine(Engine):
         return pb.State(
             slots=loaded.plan.slots,
             busy=loop.busy,
-            queued=loop.queued,
+            queued=loop.queued + (loaded.encoder.waiting if loaded.encoder is not None else 0),
             prompt_tokens_per_second=_rate(loop.prompt_seconds.value),
             generated_tokens_per_second=_rate(loop.token_seconds.value),
             first_token_seconds=loop.first_token_seconds.value,
@@ -193,12 +202,20 @@ class LlamaEngine(Engine):
 
     # ------------------------------------------------------------ calls
 
-    async def generate(self, request: pb.GenerateRequest, replies: Replies) -> None:
+    async def generate(
+        self, request: pb.GenerateRequest, replies: Replies, blobs: Mapping[str, bytes] = NO_BLOBS
+    ) -> None:
         loaded = self._held()
         if not loaded.context.has_memory:
             raise UnsupportedError("this model makes embeddings only")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        job = await loaded.threads.run(functools.partial(loaded.maker.make, request, replies, done), Job.close)
+        job = await loaded.threads.run(functools.partial(loaded.maker.make, request, replies, done, blobs), Job.close)
+        if loaded.encoder is not None and job.pieces and not job.is_over:
+            try:
+                await loaded.encoder.encode(list(job.pieces.values()))
+            except BaseException:
+                job.close()
+                raise
         if loaded is not self._loaded:
             job.close()
             raise NotLoadedError("the model was unloaded while the request was read")
@@ -259,6 +276,18 @@ def _open_model(
         model.close()
         raise
     return model
+
+
+def _open_projector(
+    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, model: Model
+) -> Projector | None:
+    path = request.projector_path
+    if not path:
+        return None
+    read_header(path)
+    check_weights_fit(path, os.path.getsize(path), machine)
+    use_gpu = gpu_layers(settings, machine, list(request.devices)) != 0
+    return Projector(path, model, threads=settings.threads or machine.cores, use_gpu=use_gpu)
 
 
 def _open_draft(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, model: Model) -> Model | None:

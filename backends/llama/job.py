@@ -5,6 +5,8 @@ a thread of its own, since rendering, tokenizing and reading grammars may take a
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,9 @@ from backends.errors import (
 from backends.llama.answer import Answer
 from backends.llama.constraints import grammar_of, rules_of_schema
 from backends.llama.dialect import PLAIN_VOICE, Dialect, Voice
+from backends.llama.media_tokens import text_only
 from backends.llama.model import Model
+from backends.llama.projector import Medium, Piece, Projector, Prompt, Words
 from backends.llama.prompt_scores import SLICE, PromptScores
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Ask
@@ -53,6 +57,8 @@ class Job:
     top_logprobs: int | None
     replies: Replies
     done: "asyncio.Future[None]"
+    pieces: Mapping[int, Piece]
+    """Pictures and sounds by where in the prompt they begin; to be encoded before the loop sees the job."""
     echo_text: str = ""
     scores: PromptScores | None = None
     """Of an answer that begins with its prompt and the logprobs of it."""
@@ -91,13 +97,27 @@ class Job:
         """Free the samplers."""
         for choice in self.choices:
             choice.sampler.close()
+        for piece in self.pieces.values():
+            piece.close()
 
 
 class JobMaker:
     """Makes jobs for one loaded model."""
 
-    def __init__(self, model: Model, template: ChatTemplate, dialect: Dialect, context_length: int, slots: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        template: ChatTemplate,
+        dialect: Dialect,
+        context_length: int,
+        slots: int,
+        projector: Projector | None = None,
+        whole_limit: int = 0,
+    ) -> None:
+        """`whole_limit`: tokens of a picture that can be computed together, where they must be."""
         self._model = model
+        self._projector = projector
+        self._whole_limit = whole_limit
         self._template = template
         self._dialect = dialect
         self._context_length = context_length
@@ -108,8 +128,10 @@ class JobMaker:
         """The model's template shows tools."""
         return self._template.has_tools
 
-    def make(self, request: pb.GenerateRequest, replies: Replies, done: "asyncio.Future[None]") -> Job:
-        """The job of a request.
+    def make(
+        self, request: pb.GenerateRequest, replies: Replies, done: "asyncio.Future[None]", blobs: Mapping[str, bytes]
+    ) -> Job:
+        """The job of a request; `blobs` are the files that its messages name.
 
         Raises:
             RequestError: it can never work here.
@@ -119,7 +141,24 @@ class JobMaker:
         offer = read_offer(request.tools_json, request.tool_choice_json)
         if offer.tools and not self._template.has_tools:
             raise UnsupportedError("this model's chat template knows no tools", param="tools")
-        prompt, voice = self._prompt(request, offer)
+        prompt, pieces, voice = self._prompt(request, offer, blobs)
+        try:
+            return self._job(request, replies, done, prompt, pieces, voice, offer)
+        except BaseException:
+            for piece in pieces:
+                piece.close()
+            raise
+
+    def _job(
+        self,
+        request: pb.GenerateRequest,
+        replies: Replies,
+        done: "asyncio.Future[None]",
+        prompt: list[int],
+        pieces: list[Piece],
+        voice: Voice,
+        offer: Offer,
+    ) -> Job:
         room = self._context_length - len(prompt)
         if room <= 0:
             raise ContextLengthError(len(prompt), self._context_length)
@@ -129,6 +168,7 @@ class JobMaker:
         given = self._given(request, count)
         scores = self._scores(request, prompt)
         owners: list[Choice] = []
+        by_start = {piece.start: piece for piece in pieces}
         job = Job(
             Ask(
                 prompt,
@@ -137,11 +177,13 @@ class JobMaker:
                 reuse=scores is None and (not request.HasField("reuse_prefix") or request.reuse_prefix),
                 caller=request.caller,
                 score_slice=SLICE if scores is not None else 0,
+                media=by_start,
             ),
             owners,
             request.top_logprobs if request.HasField("top_logprobs") else None,
             replies,
             done,
+            by_start,
             echo_text=self._echo(request) if scores is None else "",
             scores=scores,
         )
@@ -165,7 +207,7 @@ class JobMaker:
             request.sampling,
             ignore_end=request.ignore_eos,
             grammar=grammar,
-            prompt=job.ask.prompt,
+            prompt=text_only(job.ask.prompt) if job.pieces else job.ask.prompt,
             offset=index,
         )
         answer = Answer(
@@ -188,16 +230,21 @@ class JobMaker:
             raise
         return choice
 
-    def _prompt(self, request: pb.GenerateRequest, offer: Offer) -> tuple[list[int], Voice]:
+    def _prompt(
+        self, request: pb.GenerateRequest, offer: Offer, blobs: Mapping[str, bytes]
+    ) -> tuple[list[int], list[Piece], Voice]:
         kind = request.WhichOneof("input")
         if request.suffix:
-            return self._infill(request), PLAIN_VOICE
+            return self._infill(request), [], PLAIN_VOICE
         if kind == "messages_json":
             variables = parse_object(request.template_json, param="template_json")
             spans = self._chat_spans(request.messages_json, offer, variables)
             thinks = variables.get("enable_thinking") is not False
             voice = self._dialect.voice("".join(span.text for span in spans[-1:]), offer, thinks=thinks)
-            return self._tokens_of(spans), voice
+            if any(span.medium for span in spans):
+                prompt = self._seen(spans, blobs)
+                return prompt.tokens, prompt.pieces, voice
+            return self._tokens_of(spans), [], voice
         if kind == "prompt_tokens":
             tokens = self._model.check_tokens(request.prompt_tokens.ids, "prompt")
         elif kind == "prompt":
@@ -206,7 +253,36 @@ class JobMaker:
             raise InvalidValueError("the request has neither messages nor a prompt", param="messages")
         if not tokens:
             raise InvalidValueError("the prompt is empty", param="prompt")
-        return tokens, PLAIN_VOICE
+        return tokens, [], PLAIN_VOICE
+
+    def _seen(self, spans: list[Span], blobs: Mapping[str, bytes]) -> Prompt:
+        """The prompt of a conversation with pictures or sounds."""
+        counts: Counter[str] = Counter()
+        parts: list[Words | Medium] = []
+        for span in spans:
+            if span.medium is None:
+                parts.append(Words(span.text, span.plain))
+                continue
+            kind, name = span.medium.kind, span.medium.name
+            if self._projector is None:
+                what = "cannot see pictures" if kind == "image" else "cannot hear sounds"
+                reason = "it has no projector (mmproj file)"
+                raise UnsupportedError(f"this model reads text only and {what}: {reason}", param="messages")
+            if name not in blobs:
+                raise InvalidValueError(f"the request brings no file for the {kind} {name[:80]!r}", param="messages")
+            counts[kind] += 1
+            where = f"{'picture' if kind == 'image' else 'sound'} {counts[kind]}"
+            parts.append(Medium(kind, blobs[name], where))
+        assert self._projector is not None
+        prompt = self._projector.read(parts, self._model.begin_token)
+        for piece in prompt.pieces:
+            if piece.is_whole and piece.size > self._whole_limit:
+                raise InvalidValueError(
+                    f"a picture takes {piece.size} tokens here, which must be computed together, and the model's"
+                    f" setting `batch` allows {self._whole_limit}",
+                    param="messages",
+                )
+        return prompt
 
     def _infill(self, request: pb.GenerateRequest) -> list[int]:
         """Text with a gap, in the order that models are taught and llama.cpp's server writes: before, after, gap."""
@@ -227,8 +303,15 @@ class JobMaker:
         return [*head, marks[0], *before, marks[1], *after, marks[2]]
 
     def chat_tokens(self, messages_json: str, offer: Offer, variables: dict[str, Any]) -> list[int]:
-        """The tokens of a conversation."""
-        return self._tokens_of(self._chat_spans(messages_json, offer, variables))
+        """The tokens of a conversation.
+
+        Raises:
+            UnsupportedError: it has pictures or sounds, which are no tokens of the vocabulary.
+        """
+        spans = self._chat_spans(messages_json, offer, variables)
+        if any(span.medium for span in spans):
+            raise UnsupportedError("pictures and sounds cannot be shown as tokens", param="messages")
+        return self._tokens_of(spans)
 
     def _chat_spans(self, messages_json: str, offer: Offer, variables: dict[str, Any]) -> list[Span]:
         if variables.get("reasoning_effort") == "none":

@@ -22,9 +22,22 @@ def _take(level: int, text: bytes, _: ctypes.c_void_p) -> None:
 
 def capture() -> None:
     """From now on llama.cpp logs here. Forgets what was logged before."""
+    forget()
+    llama_cpp.llama_log_set(_take, ctypes.c_void_p(0))
+
+
+def capture_mtmd() -> None:
+    """From now on mtmd, which reads pictures and sounds, logs here too."""
+    from llama_cpp import mtmd_cpp
+
+    forget()
+    mtmd_cpp.mtmd_helper_log_set(_take, ctypes.c_void_p(0))
+
+
+def forget() -> None:
+    """What was logged until now is no reason for what comes."""
     _lines.clear()
     _errors.clear()
-    llama_cpp.llama_log_set(_take, ctypes.c_void_p(0))
 
 
 def last_error() -> str:

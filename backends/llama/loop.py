@@ -15,8 +15,10 @@ from collections.abc import Callable
 from backends.errors import BackendError, EngineError, NoNumbersError, NotLoadedError, OutOfMemoryError, QueueFullError
 from backends.llama.job import Choice, Job
 from backends.llama.logprobs import token_logprob
+from backends.llama.media_tokens import offset_of
 from backends.llama.model import Context, Model
-from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Step
+from backends.llama.projector import Piece
+from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Sequence, Step
 from backends.llama.speculation import Speculation
 from backends.rpc import backend_pb2 as pb
 from backends.speed import RecentMean
@@ -123,7 +125,7 @@ class DecodeLoop:
 
     def _step(self) -> None:
         begun_at = time.monotonic()
-        guesses = self._speculation.guesses(self._scheduler.streams) if self._speculation is not None else None
+        guesses = self._guesses(self._speculation) if self._speculation is not None else None
         guessed_at = time.monotonic()
         step = self._scheduler.plan(guesses)
         self._note_load()
@@ -149,11 +151,30 @@ class DecodeLoop:
             self._speculation.measured(step.feeds, now - guessed_at)
         self._measure(step, now - begun_at)
 
+    def _guesses(self, speculation: Speculation) -> dict[Sequence, list[int]]:
+        # What was seen or heard cannot be looked up, and the draft model has neither eyes nor ears.
+        return speculation.guesses([stream for stream in self._scheduler.streams if not stream.ask.media])
+
     def _decode(self, step: Step) -> list[int] | None:
         self._order_memory(step)
+        if step.feeds[0].is_media:
+            return self._decode_media(step.feeds[0])
         self._context.clear_batch()
         rows = [self._context.add(feed.tokens, feed.sequence.id, feed.start, rows=feed.rows) for feed in step.feeds]
         return rows if self._context.decode() else None
+
+    def _decode_media(self, feed: Feed) -> list[int] | None:
+        done = offset_of(feed.tokens[0])
+        piece: Piece = feed.sequence.owner.job.pieces[feed.start - done]
+        end, sequence = done + len(feed.tokens), feed.sequence.id
+        assert piece.rows is not None, "encoded before the job was submitted"
+        places = piece.positions[:, done:end]
+        rows = piece.rows[done:end]
+        if not self._context.decode_rows(rows, places, sequence, logits=feed.logits, whole=piece.is_whole):
+            return None
+        if end == piece.size:
+            self._context.end_picture(sequence, piece.start + piece.size, piece.saved)
+        return [len(feed.tokens) - 1]
 
     def _order_memory(self, step: Step) -> None:
         for order in step.memory:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from backends.errors import EngineError, InvalidValueError, ModelFileError, NoNumbersError, OutOfMemoryError
 from backends.llama import logs
+from backends.llama.positions import Positions
 
 Floats = npt.NDArray[np.float32]
 
@@ -334,6 +335,9 @@ class Context:
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(batch, 0, 1)
         self._size = 0
+        self._positions = Positions()
+        self.whole_limit = int(llama.llama_n_ubatch(self._context))
+        """Tokens that can be computed together, each seeing all others."""
 
     def close(self) -> None:
         """Free it all."""
@@ -362,9 +366,10 @@ class Context:
         """Add tokens of a sequence to the batch, with logits for the last `rows` of them. The row of the last is
         returned."""
         batch, at = self._batch, self._size
+        first = self._positions.at(sequence, start)
         for offset, token in enumerate(tokens):
             batch.token[at] = token
-            batch.pos[at] = start + offset
+            batch.pos[at] = first + offset
             batch.n_seq_id[at] = 1
             batch.seq_id[at][0] = sequence
             batch.logits[at] = False
@@ -386,11 +391,48 @@ class Context:
             EngineError: it failed.
         """
         self._batch.n_tokens = self._size
+        return self._compute(self._batch)
+
+    def _compute(self, batch: Any) -> bool:
         compute = llama.llama_decode if self._memory else llama.llama_encode
-        status = compute(self._context, self._batch)
+        status = compute(self._context, batch)
         if status not in (0, 1):
             raise EngineError(f"llama.cpp failed to compute a batch (status {status}): {logs.last_error()}")
         return bool(status == 0)
+
+    def decode_rows(
+        self, rows: Floats, positions: npt.NDArray[np.int32], sequence: int, *, logits: bool, whole: bool
+    ) -> bool:
+        """Compute embeddings instead of tokens: each of `rows` at its column of `positions`. As `decode` else.
+
+        With `logits`, those of the last row can be asked for afterwards. With `whole`, every row sees all others.
+        """
+        count = len(rows)
+        values = np.ascontiguousarray(rows, dtype=np.float32)
+        places = np.ascontiguousarray(positions, dtype=np.int32)
+        one = ctypes.pointer(llama.llama_seq_id(sequence))
+        wanted = (ctypes.c_int8 * count)()
+        wanted[count - 1] = logits
+        batch = llama.llama_batch(
+            n_tokens=count,
+            token=None,
+            embd=values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=places.ctypes.data_as(ctypes.POINTER(llama.llama_pos)),
+            n_seq_id=(ctypes.c_int32 * count)(*[1] * count),
+            seq_id=(ctypes.POINTER(llama.llama_seq_id) * count)(*[one] * count),
+            logits=wanted,
+        )
+        if not whole:
+            return self._compute(batch)
+        llama.llama_set_causal_attn(self._context, False)
+        try:
+            return self._compute(batch)
+        finally:
+            llama.llama_set_causal_attn(self._context, True)
+
+    def end_picture(self, sequence: int, end: int, saved: int) -> None:
+        """A picture that ends at length `end` is in memory; it took `saved` positions less than tokens."""
+        self._positions.picture(sequence, end, saved)
 
     def logits(self, row: int) -> Floats:
         """The logits of a row: a view, valid until the next decode.
@@ -416,14 +458,17 @@ class Context:
 
     def trim(self, sequence: int, length: int) -> None:
         """Forget everything of a sequence from position `length` on."""
-        if not llama.llama_memory_seq_rm(self._memory, sequence, length, -1):
+        if not llama.llama_memory_seq_rm(self._memory, sequence, self._positions.at(sequence, length), -1):
             raise EngineError("this model's memory cannot forget a part of a sequence")
+        self._positions.trim(sequence, length)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let `target` begin with the first `length` tokens of `source`."""
-        llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        llama.llama_memory_seq_cp(self._memory, source, target, 0, self._positions.at(source, length))
+        self._positions.copy(source, target, length)
 
     def clear(self) -> None:
         """Forget everything."""
+        self._positions.clear()
         if self._memory:
             llama.llama_memory_clear(self._memory, True)

@@ -18,7 +18,9 @@ The rules:
    A new one starts from a copy of the longest prefix that any sequence, running or kept, shares.
 4. Choices of one request share its prompt: the first one feeds it, the others wait and copy.
 5. A copy costs no memory: cells are counted once, however many sequences hold them.
-6. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
+6. A picture in a prompt is computed from its embeddings, in steps of its own, which take turns with those of text.
+   What is shared, kept or fed again begins and ends beside pictures, never inside one.
+7. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
    and its tokens, and is fed again when there is room. The oldest never pauses, so all come to an end.
 """
 
@@ -26,8 +28,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from backends.llama.media_tokens import border, is_media, offset_of, run_of_text
 from backends.llama.turns import Turns
 
 
@@ -75,6 +78,15 @@ class Copy:
     length: int
 
 
+class Medium(Protocol):
+    """A picture or sound in a prompt, as far as it matters here."""
+
+    size: int
+    """Tokens."""
+    is_whole: bool
+    """All of it must be in one step."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
     """A request: what to feed for each choice. `owners` are the caller's own, one for each choice."""
@@ -86,6 +98,8 @@ class Ask:
     caller: str = ""
     score_slice: int = 0
     """Logits are wanted after every token of the prompt, at most of so many in one step; 0: not at all."""
+    media: Mapping[int, Medium] = field(default_factory=dict)
+    """Pictures and sounds, by where in the prompt they begin."""
 
 
 @dataclass(slots=True, eq=False)
@@ -116,10 +130,15 @@ class Sequence:
         """It has a sequence id."""
         return self.id >= 0
 
+    @property
+    def is_at_picture(self) -> bool:
+        """What is fed next is a place of a picture or sound."""
+        return self.fed < len(self.tokens) and is_media(self.tokens[self.fed])
+
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Feed these tokens of `sequence` from position `start`; `logits` after the last of them.
+    """Feed these tokens of `sequence` from its token `start` on; `logits` after the last of them.
 
     The last `guessed` of them are guesses: logits are wanted after these and the one before them.
     """
@@ -136,6 +155,11 @@ class Feed:
     def rows(self) -> int:
         """After how many of the last tokens logits are wanted."""
         return len(self.tokens) if self.scored else 1 + self.guessed if self.logits else 0
+
+    @property
+    def is_media(self) -> bool:
+        """They are places of a picture or sound, all of the same one; such a feed is alone in its step."""
+        return is_media(self.tokens[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +191,8 @@ class Scheduler:
         self._references: Counter[int] = Counter()
         self._next_cell = 0
         self._memory: list[Trim | Copy] = []
+        self._was_media = False
+        """The last step was for a picture; the next is for text, if there is any."""
         self._is_short = False
         """Memory refused a step although cells were free by our count; until something ends, none begins."""
 
@@ -183,7 +209,8 @@ class Scheduler:
     @property
     def streams(self) -> list[Sequence]:
         """Those that are fed their last token next: what follows it may be guessed."""
-        return [running for running in self._running if running.begun and len(running.tokens) - running.fed == 1]
+        begun = (running for running in self._running if running.begun and len(running.tokens) - running.fed == 1)
+        return [running for running in begun if not (running.ask.media and running.is_at_picture)]
 
     @property
     def is_idle(self) -> bool:
@@ -235,7 +262,7 @@ class Scheduler:
         """Memory had no room for a step, and nothing of it was fed. False: nothing can be given up for it."""
         for feed in step.feeds:
             # A memory that cannot be copied in part cannot be cut either.
-            kept = feed.start if self.limits.reuse else 0
+            kept = feed.start - offset_of(feed.tokens[0]) if self.limits.reuse else 0
             self._truncate(feed.sequence.id, kept)
             feed.sequence.fed = kept
         kept_prefixes = [number for number in self._idle if self._rows[number].tokens]
@@ -263,11 +290,12 @@ class Scheduler:
             if not (sequence.begun or sequence.paused) and self._can_copy(sequence):
                 self._begin(sequence)
         self._admit()
-        feeds = list(self._feeds(guesses or {}))
+        feeds = self._next_feeds(guesses or {})
         if guesses and not self._make_room(sum(len(feed.tokens) for feed in feeds)):
-            feeds = list(self._feeds({}))
+            feeds = self._next_feeds({})
         while not self._make_room(sum(len(feed.tokens) for feed in feeds)) and self._pause_youngest():
-            feeds = list(self._feeds({}))
+            feeds = self._next_feeds({})
+        self._was_media = bool(feeds) and feeds[0].is_media
         for feed in feeds:
             self._mark_fed(feed)
         return Step(self.take_memory_orders(), feeds)
@@ -284,7 +312,7 @@ class Scheduler:
             self._running.append(first)
             self._begin(first)
             for other in others:
-                share = shared(first.tokens, other.tokens) if self.limits.reuse else 0
+                share = border(other.tokens, shared(first.tokens, other.tokens)) if self.limits.reuse else 0
                 if share:
                     other.leader, other.share = first, share
                 self._running.append(other)
@@ -344,15 +372,37 @@ class Scheduler:
         else:
             return -1, 0
         length, number = max((shared(self._rows[n].tokens, sequence.tokens), n) for n in known)
-        return number, length
+        return number, border(sequence.tokens, length)
 
     def _free_id(self, source: int) -> int:
         empty = [number for number in self._idle if not self._rows[number].tokens]
         others = [number for number in self._idle if number != source]
         return (empty or others or [source])[0]
 
+    def _next_feeds(self, guesses: Mapping[Sequence, SequenceOf[int]]) -> list[Feed]:
+        text = list(self._feeds(guesses))
+        if text and self._was_media:
+            return text
+        medium = self._medium(beside_streams=any(feed.logits for feed in text))
+        return [medium] if medium is not None else text
+
+    def _medium(self, *, beside_streams: bool) -> Feed | None:
+        """The next piece of the oldest sequence that is at a picture."""
+        budget = self.limits.beside_slice if beside_streams else self.limits.prompt_slice
+        for sequence in self._running:
+            if not (sequence.begun and sequence.ask.media and sequence.is_at_picture):
+                continue
+            done = offset_of(sequence.tokens[sequence.fed])
+            medium = sequence.ask.media[sequence.fed - done]
+            size = medium.size if medium.is_whole else min(medium.size - done, budget)
+            end = sequence.fed + size
+            return Feed(sequence, sequence.fed, sequence.tokens[sequence.fed : end], logits=end == len(sequence.tokens))
+        return None
+
     def _feeds(self, guesses: Mapping[Sequence, SequenceOf[int]]) -> Iterator[Feed]:
         begun = [sequence for sequence in self._running if sequence.begun]
+        if any(sequence.ask.media for sequence in begun):
+            begun = [sequence for sequence in begun if not sequence.is_at_picture]
         streams = self.streams
         for sequence in streams:
             scored = sequence.is_scored
@@ -365,8 +415,11 @@ class Scheduler:
             scored = sequence.is_scored
             size = min(waiting, budget, sequence.ask.score_slice if scored else budget)
             if waiting > 1 and size:
-                budget -= size
                 tokens = sequence.tokens[sequence.fed : sequence.fed + size]
+                if sequence.ask.media:
+                    size = run_of_text(tokens)
+                    tokens = tokens[:size]
+                budget -= size
                 yield Feed(sequence, sequence.fed, tokens, logits=size == waiting, scored=scored)
 
     # ------------------------------------------------------------ memory, as it will be

@@ -7,6 +7,9 @@ spot is tokenized as ordinary text.
 
     "<|im_start|>user\\nhi \\ue0007f:0\\ue001<|im_end|>"     the mark stands for what the user wrote
      special .............. plain ...... special
+
+Pictures and sounds are marks too, where the text around them has them: llama.cpp's mtmd itself puts the tokens before
+and after that its model wants, so what a template would write for a picture is left out.
 """
 
 import json
@@ -29,12 +32,27 @@ CHATML = (
 """For models that bring no template."""
 
 
+_PROBE = "probe of content"
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A piece of a rendered prompt. In a plain one, no text counts as a control token."""
 
     text: str
     plain: bool
+    medium: "MediaPart | None" = None
+    """Instead of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    """A picture or sound in a message."""
+
+    kind: str
+    """"image" or "audio"."""
+    name: str
+    """Of the blob that holds it."""
 
 
 class ChatTemplate:
@@ -55,6 +73,16 @@ class ChatTemplate:
             self._template = _environment().from_string(source)
         except jinja2.TemplateError as exc:
             raise UnsupportedError(f"the model's chat template is not valid: {exc}") from exc
+        self._wants_parts = not self._shows(_PROBE) and self._shows([{"type": "text", "text": _PROBE}])
+
+    def _shows(self, content: Any) -> bool:
+        """Whether such content gets into the prompt: some templates look for a list of parts only."""
+        try:
+            return _PROBE in self._template.render(
+                {"add_generation_prompt": True, **self._texts, "messages": [{"role": "user", "content": content}]}
+            )
+        except Exception:  # What is wrong with it is said when somebody uses it.
+            return False
 
     def render(
         self,
@@ -82,14 +110,33 @@ class ChatTemplate:
         self, messages: list[dict[str, Any]], tools: list[Any] | None, variables: Mapping[str, Any] | None
     ) -> list[Span]:
         marks = _Marks(self._control)
-        given = marks.put({"messages": messages, "tools": tools, **(variables or {})})
+        shown = [
+            {
+                key: self._content(value, marks) if key == "content" else marks.put(value)
+                for key, value in message.items()
+            }
+            for message in messages
+        ]
+        given = marks.put({"tools": tools, **(variables or {})}) | {"messages": shown}
         try:
             text = self._template.render({"add_generation_prompt": True, **self._texts, **given})
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as exc:
             raise InvalidValueError(
                 f"the chat template cannot show this conversation: {exc}", param="messages"
             ) from exc
-        return list(marks.spans(text))
+        spans = list(marks.spans(text))
+        if marks.media and {id(medium) for medium in marks.media} - {id(span.medium) for span in spans}:
+            raise InvalidValueError("the model's chat template leaves out a picture or sound here", param="messages")
+        return spans
+
+    def _content(self, content: Any, marks: "_Marks") -> Any:
+        """What the template sees of a message's content: texts and marks, in the shape that it looks for."""
+        if isinstance(content, list):
+            texts = [marks.medium(part) if isinstance(part, MediaPart) else marks.put(part) for part in content]
+            return [{"type": "text", "text": text} for text in texts] if self._wants_parts else "".join(texts)
+        if self._wants_parts and isinstance(content, str):
+            return [{"type": "text", "text": marks.put(content)}]
+        return marks.put(content)
 
 
 class _Marks:
@@ -98,7 +145,14 @@ class _Marks:
     def __init__(self, control: "re.Pattern[str] | None") -> None:
         self._control = control
         self._nonce = secrets.token_hex(4)
-        self._hidden: list[str] = []
+        self._hidden: list[str | MediaPart] = []
+
+    @property
+    def media(self) -> list[MediaPart]:
+        return [hidden for hidden in self._hidden if isinstance(hidden, MediaPart)]
+
+    def medium(self, part: MediaPart) -> str:
+        return self._new_mark(part)
 
     def put(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -110,14 +164,18 @@ class _Marks:
         return value
 
     def _mark(self, found: "re.Match[str]") -> str:
-        self._hidden.append(found.group())
+        return self._new_mark(found.group())
+
+    def _new_mark(self, hidden: str | MediaPart) -> str:
+        self._hidden.append(hidden)
         return f"\ue000{self._nonce}:{len(self._hidden) - 1}\ue001"
 
     def spans(self, text: str) -> Iterator[Span]:
         parts = re.split(f"\ue000{self._nonce}:(\\d+)\ue001", text)
         for i, part in enumerate(parts):
             if i % 2:
-                yield Span(self._hidden[int(part)], plain=True)
+                hidden = self._hidden[int(part)]
+                yield Span(hidden, plain=True) if isinstance(hidden, str) else Span("", plain=True, medium=hidden)
             elif part:
                 yield Span(part, plain=False)
 
@@ -125,9 +183,11 @@ class _Marks:
 def read_messages(messages_json: str) -> list[dict[str, Any]]:
     """An OpenAI `messages` array as templates expect it: content as one text, arguments as objects.
 
+    Content with pictures or sound becomes a list of texts and `MediaPart`s.
+
     Raises:
         InvalidValueError: it is not such an array.
-        UnsupportedError: it holds pictures or sound.
+        UnsupportedError: it holds something else.
     """
     try:
         messages = json.loads(messages_json)
@@ -160,7 +220,7 @@ def _text_call(call: Any) -> Any:
     return {**call, "function": {**function, "arguments": _to_json(function.get("arguments") or {})}}
 
 
-def _content(content: Any, index: int) -> str | None:
+def _content(content: Any, index: int) -> "str | list[str | MediaPart] | None":
     # One text, also where a client sends parts: most templates know nothing else, and text that is
     # joined before it is searched cannot put a control token together out of two parts.
     if content is None:
@@ -169,10 +229,34 @@ def _content(content: Any, index: int) -> str | None:
         return content
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         raise InvalidValueError(f"messages[{index}].content must be a text or an array of parts", param="messages")
-    for part in content:
-        if part.get("type") not in ("text", "refusal"):
-            raise UnsupportedError(f"this model cannot read content of type {part.get('type')!r}", param="messages")
-    return "".join(str(part.get("text") or part.get("refusal") or "") for part in content)
+    joined: list[str | MediaPart] = []
+    for part in map(_part, content):
+        if joined and isinstance(part, str) and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    if any(isinstance(part, MediaPart) for part in joined):
+        return joined
+    return "".join(part for part in joined if isinstance(part, str))
+
+
+def _part(part: dict[str, Any]) -> str | MediaPart:
+    match part.get("type"):
+        case "text" | "refusal":
+            return str(part.get("text") or part.get("refusal") or "")
+        case "image_url":
+            return MediaPart("image", _blob_name(part.get("image_url"), "url"))
+        case "input_audio":
+            return MediaPart("audio", _blob_name(part.get("input_audio"), "data"))
+        case kind:
+            raise UnsupportedError(f"this model cannot read content of type {kind!r}", param="messages")
+
+
+def _blob_name(value: Any, key: str) -> str:
+    name = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        raise InvalidValueError("a picture or sound must name the blob that holds it", param="messages")
+    return name
 
 
 def _call(call: Any) -> Any:

@@ -409,6 +409,8 @@ class GenerateRequest(_message.Message):
     GIVEN_FIELD_NUMBER: _builtins.int
     REUSE_PREFIX_FIELD_NUMBER: _builtins.int
     PREDICTION_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    BLOB_COUNT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model_digest: _builtins.str
     """answer only with this model; empty: with whatever is loaded"""
@@ -441,6 +443,8 @@ class GenerateRequest(_message.Message):
     """absent or true: cached prompt prefixes may be used"""
     prediction: _builtins.str
     """what the answer will probably say: may make it come faster, never another one"""
+    blob_count: _builtins.int
+    """how many files follow"""
     @_builtins.property
     def prompt_tokens(self) -> Global___TokenIds:
         """plain completion from token ids"""
@@ -458,6 +462,12 @@ class GenerateRequest(_message.Message):
         """Tokens already given to the client, by choice: the answer goes on exactly after them. They are
         replayed through template, constraint, stop and tool parsing; they are not sent again and they
         count in usage.
+        """
+
+    @_builtins.property
+    def blob(self) -> Global___Blob:
+        """A piece of a picture or sound. In `messages_json`, the `url` of an `image_url` and the `data` of an
+        `input_audio` are names of blobs: "sha256:" and the hash of the file.
         """
 
     def __init__(
@@ -485,10 +495,12 @@ class GenerateRequest(_message.Message):
         given: _abc.Iterable[Global___GivenTokens] | None = ...,
         reuse_prefix: _builtins.bool | None = ...,
         prediction: _builtins.str = ...,
+        blob: Global___Blob | None = ...,
+        blob_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "constraint", b"constraint", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "blob", b"blob", "constraint", b"constraint", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "caller", b"caller", "choices", b"choices", "constraint", b"constraint", "echo_prompt", b"echo_prompt", "given", b"given", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "model_digest", b"model_digest", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "stop", b"stop", "suffix", b"suffix", "template_json", b"template_json", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "blob", b"blob", "blob_count", b"blob_count", "caller", b"caller", "choices", b"choices", "constraint", b"constraint", "echo_prompt", b"echo_prompt", "given", b"given", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "model_digest", b"model_digest", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "stop", b"stop", "suffix", b"suffix", "template_json", b"template_json", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
@@ -1300,7 +1312,7 @@ class Blob(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"image", "image_1", "mask", "file" """
+    """"image", "image_1", "mask", "file", "sha256:..." """
     media_type: _builtins.str
     """in the first piece"""
     data: _builtins.bytes

@@ -54,7 +54,7 @@ class BackendStub:
                 request_serializer=backends_dot_rpc_dot_backend__pb2.WatchStateRequest.SerializeToString,
                 response_deserializer=backends_dot_rpc_dot_backend__pb2.State.FromString,
                 _registered_method=True)
-        self.Generate = channel.unary_stream(
+        self.Generate = channel.stream_stream(
                 '/shoal.backend.v1.Backend/Generate',
                 request_serializer=backends_dot_rpc_dot_backend__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=backends_dot_rpc_dot_backend__pb2.GenerateReply.FromString,
@@ -128,8 +128,10 @@ class BackendServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Generate(self, request, context):
+    def Generate(self, request_iterator, context):
         """Text from messages or a prompt, as a stream.
+        Pictures and sounds follow the request: the first message is all of it but `blob`, each further
+        one is a piece of a file in `blob` and nothing else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +208,7 @@ def add_BackendServicer_to_server(servicer, server):
                     request_deserializer=backends_dot_rpc_dot_backend__pb2.WatchStateRequest.FromString,
                     response_serializer=backends_dot_rpc_dot_backend__pb2.State.SerializeToString,
             ),
-            'Generate': grpc.unary_stream_rpc_method_handler(
+            'Generate': grpc.stream_stream_rpc_method_handler(
                     servicer.Generate,
                     request_deserializer=backends_dot_rpc_dot_backend__pb2.GenerateRequest.FromString,
                     response_serializer=backends_dot_rpc_dot_backend__pb2.GenerateReply.SerializeToString,
@@ -366,7 +368,7 @@ class Backend:
             _registered_method=True)
 
     @staticmethod
-    def Generate(request,
+    def Generate(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -376,8 +378,8 @@ class Backend:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/shoal.backend.v1.Backend/Generate',
             backends_dot_rpc_dot_backend__pb2.GenerateRequest.SerializeToString,

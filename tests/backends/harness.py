@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -73,9 +74,13 @@ async def running(
         await process.communicate()
 
 
-async def load(stub: BackendStub, path: str = "", digest: str = "", **settings: Any) -> pb.LoadedModel:
+async def load(
+    stub: BackendStub, path: str = "", digest: str = "", projector: str = "", **settings: Any
+) -> pb.LoadedModel:
     """Load with these settings; the progress is passed over."""
-    request = pb.LoadRequest(model="test", path=path, digest=digest, settings_json=json.dumps(settings))
+    request = pb.LoadRequest(
+        model="test", path=path, digest=digest, settings_json=json.dumps(settings), projector_path=projector
+    )
     replies = [reply async for reply in stub.Load(request)]
     return replies[-1].loaded
 
@@ -85,9 +90,33 @@ def user(text: str, **more: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(messages_json=json.dumps([{"role": "user", "content": text}]), **more)
 
 
-async def events_of(stub: BackendStub, request: pb.GenerateRequest) -> list[pb.GenerateEvent]:
+def seen(*content: str | bytes, **more: Any) -> list[pb.GenerateRequest]:
+    """A chat request of one user message of texts and files (a WAV file is a sound, others are pictures), and the
+    messages with the files that follow it."""
+    parts: list[dict[str, Any]] = []
+    blobs: dict[str, bytes] = {}
+    for part in content:
+        if isinstance(part, str):
+            parts.append({"type": "text", "text": part})
+            continue
+        name = f"sha256:{hashlib.sha256(part).hexdigest()}"
+        blobs[name] = part
+        if part[8:12] == b"WAVE":
+            parts.append({"type": "input_audio", "input_audio": {"data": name, "format": "wav"}})
+        else:
+            parts.append({"type": "image_url", "image_url": {"url": name}})
+    messages = json.dumps([{"role": "user", "content": parts}])
+    first = pb.GenerateRequest(messages_json=messages, blob_count=len(blobs), **more)
+    pieces = (pb.Blob(name=name, data=data, last=True) for name, data in blobs.items())
+    return [first, *(pb.GenerateRequest(blob=piece) for piece in pieces)]
+
+
+async def events_of(
+    stub: BackendStub, request: pb.GenerateRequest | list[pb.GenerateRequest]
+) -> list[pb.GenerateEvent]:
     """All events of an answer."""
-    return [event async for reply in stub.Generate(request) for event in reply.events]
+    messages = request if isinstance(request, list) else [request]
+    return [event async for reply in stub.Generate(messages) for event in reply.events]
 
 
 def text_of(events: list[pb.GenerateEvent], choice: int = 0) -> str:

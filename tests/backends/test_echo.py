@@ -196,13 +196,13 @@ async def test_what_cannot_be_answered(stub: BackendStub, request_: pb.GenerateR
 
 async def test_a_slow_stream_gets_each_token_in_its_own_message(stub: BackendStub) -> None:
     request = user("a b c", template_json='{"token_interval": 0.03}')
-    texts = ["".join(event.text.text for event in reply.events) async for reply in stub.Generate(request)]
+    texts = ["".join(event.text.text for event in reply.events) async for reply in stub.Generate([request])]
 
     assert [text for text in texts if text] == ["a", " b", " c"]
 
 
 async def test_a_fast_stream_puts_many_tokens_into_a_message(stub: BackendStub) -> None:
-    messages = [len(reply.events) async for reply in stub.Generate(user("a", max_tokens=90, ignore_eos=True))]
+    messages = [len(reply.events) async for reply in stub.Generate([user("a", max_tokens=90, ignore_eos=True)])]
 
     assert sum(messages) == 92
     assert len(messages) < 10
@@ -219,9 +219,9 @@ async def test_requests_beyond_slots_and_queue_are_refused_and_a_cancelled_one_m
                 if (state.busy, state.queued) == (busy, queued):
                     return
 
-        running = stub.Generate(user("a b"))
+        running = stub.Generate([user("a b")])
         assert (await running.read()).events[0].text.text == "a"
-        waiting = stub.Generate(user("c d"))
+        waiting = stub.Generate([user("c d")])
         reading = asyncio.ensure_future(waiting.read())
         await until(1, 1)
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue_full"):

@@ -84,7 +84,7 @@ async def test_it_dies_with_its_parent(address: str) -> None:
     async with grpc.aio.insecure_channel(await address_of(parent)) as channel:
         stub = BackendStub(channel)
         await load(stub, token_interval=30)
-        call = stub.Generate(user("a b"))
+        call = stub.Generate([user("a b")])
         await call.read()
 
         parent.kill()
@@ -105,7 +105,7 @@ async def test_sigterm_lets_running_calls_finish_and_exits_0(address: str) -> No
         health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
         await watching.read()
         await health.read()
-        replies = aiter(stub.Generate(user("a b c")))
+        replies = aiter(stub.Generate([user("a b c")]))
         events = list((await anext(replies)).events)
 
         process.send_signal(signal.SIGTERM)
@@ -126,7 +126,7 @@ async def test_a_crash_on_request_comes_after_the_tokens(address: str) -> None:
         texts: list[str] = []
 
         async def read_on() -> None:
-            async for reply in stub.Generate(user("a b c")):
+            async for reply in stub.Generate([user("a b c")]):
                 texts.extend(event.text.text for event in reply.events)
 
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from backends.echo_engine import EchoEngine
-from backends.engine import Replies
+from backends.engine import NO_BLOBS, Replies
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
 from backends.server import SERVICE
@@ -20,7 +21,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class BrokenEngine(EchoEngine):
     """An engine with a bug."""
 
-    async def generate(self, request: pb.GenerateRequest, replies: Replies) -> None:
+    async def generate(
+        self, request: pb.GenerateRequest, replies: Replies, blobs: Mapping[str, bytes] = NO_BLOBS
+    ) -> None:
         raise ZeroDivisionError("oops")
 
 
@@ -157,7 +160,7 @@ async def test_unloading_ends_running_calls() -> None:
     async with served(EchoEngine) as channel:
         stub = BackendStub(channel)
         await load(stub, token_interval=30)
-        call = stub.Generate(user("a b"))
+        call = stub.Generate([user("a b")])
         await call.read()
 
         await stub.Unload(pb.UnloadRequest())

@@ -63,7 +63,7 @@ async def test_an_encoder_says_what_it_can_do_and_writes_nothing(tmp_path: Path)
 
         assert set(told.capabilities) == {"embedding", "rerank"}
         with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported", "embeddings only"):
-            await stub.Generate(user("Hello!")).read()
+            await stub.Generate([user("Hello!")]).read()
 
 
 async def test_many_calls_at_once_each_get_their_own_vectors(tmp_path: Path) -> None:

@@ -528,9 +528,9 @@ async def test_a_cancelled_answer_frees_its_slot_and_a_full_queue_refuses() -> N
                     return
 
         endless = user("Hello!", ignore_eos=True, sampling=GREEDY)
-        answering = stub.Generate(endless)
+        answering = stub.Generate([endless])
         await answering.read()
-        waiting = stub.Generate(endless)
+        waiting = stub.Generate([endless])
         reading = asyncio.ensure_future(waiting.read())
         await until(1, 1)
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue_full"):
@@ -604,7 +604,7 @@ async def test_unloading_ends_running_answers() -> None:
     async with served(LlamaEngine) as channel:
         stub = BackendStub(channel)
         await load(stub, MINNOW, slots=1, context_length=2048)
-        call = stub.Generate(user("Hello!", ignore_eos=True))
+        call = stub.Generate([user("Hello!", ignore_eos=True)])
         await call.read()
 
         await stub.Unload(pb.UnloadRequest())

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.llama.media_tokens import media_tokens
 from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Sequence, Step, Trim
 
 
@@ -292,6 +293,102 @@ def test_a_cancelled_request_frees_its_slot_and_its_place_in_the_queue() -> None
     assert scheduler.is_idle
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a prompt: its name says what it shows."""
+
+    name: str
+    size: int
+    is_whole: bool = False
+
+
+PICTURES = Picture("a", 3), Picture("b", 5, is_whole=True), Picture("c", 1)
+
+
+def ask_about(*prompt: int | Picture, **more: Any) -> Ask:
+    tokens: list[int] = []
+    media: dict[int, Picture] = {}
+    for part in prompt:
+        if isinstance(part, Picture):
+            media[len(tokens)] = part
+            tokens += media_tokens(part.name, part.size)
+        else:
+            tokens.append(part)
+    return Ask(tokens, more.pop("owners", ["choice"]), media=media, **more)
+
+
+def ends_beside_pictures(tokens: list[int]) -> bool:
+    """The last picture is whole."""
+    last = next((p for p in PICTURES if tokens and tokens[-1] in media_tokens(p.name, p.size)), None)
+    return last is None or tokens[-1] == media_tokens(last.name, last.size)[-1]
+
+
+def pictures_fed(step: Step) -> list[str]:
+    """Which feeds are of pictures: "3" for so many places of one, "-" for text."""
+    return [str(len(feed.tokens)) if feed.is_media else "-" for feed in step.feeds]
+
+
+def test_a_picture_has_steps_of_its_own_in_slices() -> None:
+    scheduler = Scheduler(limits(prompt_slice=4))
+    scheduler.submit(ask_about(1, 2, Picture("p", 6), 3))
+
+    steps = [scheduler.plan() for _ in range(4)]
+
+    assert [pictures_fed(step) for step in steps] == [["-"], ["4"], ["2"], ["-"]]
+    assert [feed.logits for step in steps for feed in step.feeds] == [False, False, False, True]
+
+
+def test_a_picture_that_sees_itself_is_computed_at_once() -> None:
+    scheduler = Scheduler(limits(prompt_slice=4))
+    scheduler.submit(ask_about(Picture("p", 9, is_whole=True), 3))
+
+    assert pictures_fed(scheduler.plan()) == ["9"]
+
+
+def test_running_streams_and_pictures_take_turns() -> None:
+    scheduler = Scheduler(limits(beside_slice=2))
+    scheduler.submit(ask("a"))
+    [stream] = scheduler.plan().feeds
+    scheduler.submit(ask_about(Picture("p", 4), 1))
+    kinds = []
+    for _ in range(5):
+        scheduler.extend(stream.sequence, 7) if stream.sequence.fed == len(stream.sequence.tokens) else None
+        kinds.append(pictures_fed(scheduler.plan()))
+
+    assert kinds == [["2"], ["-"], ["2"], ["-", "-"], ["-"]]
+
+
+def test_two_prompts_with_one_picture_share_it_and_those_with_two_do_not() -> None:
+    scheduler = Scheduler(limits(slots=1, prompt_slice=20))
+    scheduler.submit(ask_about(1, 2, PICTURES[0], 3))
+    while not (feeds := scheduler.plan().feeds)[0].logits:
+        pass
+    scheduler.end(feeds[0].sequence)
+
+    scheduler.submit(ask_about(1, 2, PICTURES[0], 4))
+    [same] = scheduler.plan().feeds
+    scheduler.cancel(same.sequence.ask)
+    scheduler.submit(ask_about(1, 2, PICTURES[1], 4))
+    [other] = scheduler.plan().feeds
+
+    assert (same.start, same.sequence.cached) == (5, 5)
+    assert (other.start, other.sequence.cached) == (2, 2)
+
+
+def test_half_a_picture_is_not_shared() -> None:
+    scheduler = Scheduler(limits(slots=1, prompt_slice=2))
+    stopped = ask_about(1, PICTURES[0], 3)
+    scheduler.submit(stopped)
+    scheduler.plan()
+    scheduler.plan()
+    scheduler.cancel(stopped)
+
+    scheduler.submit(ask_about(1, PICTURES[0], 4))
+    [feed] = scheduler.plan().feeds
+
+    assert (feed.sequence.cached, feed.start, pictures_fed(Step([], [feed]))) == (1, 1, ["2"])
+
+
 @dataclass
 class Memory:
     """What a context would hold if it did as it is ordered."""
@@ -309,8 +406,10 @@ class Memory:
                 assert not self.tokens.get(order.target)
                 self.tokens[order.target] = self.tokens[order.source][: order.length]
                 assert len(self.tokens[order.target]) == order.length
+                assert ends_beside_pictures(self.tokens[order.target])
             else:
                 del self.tokens.setdefault(order.sequence, [])[order.length :]
+                assert ends_beside_pictures(self.tokens[order.sequence])
         for feed in step.feeds:
             held = self.tokens.setdefault(feed.sequence.id, [])
             assert len(held) == feed.start
@@ -333,9 +432,13 @@ def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int) -> bool:
     return False
 
 
+def short_enough(prompt: list[int | Picture]) -> bool:
+    return sum(part.size if isinstance(part, Picture) else 1 for part in prompt) <= 12
+
+
 requests = st.builds(
     lambda prompt, choices, reuse: (prompt, choices, reuse),
-    st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    st.lists(st.one_of(st.integers(0, 2), st.sampled_from(PICTURES)), min_size=1, max_size=12).filter(short_enough),
     st.integers(1, 3),
     st.booleans(),
 )
@@ -372,13 +475,15 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
                 scheduler.cancel(asked.pop())
         elif event is not None:
             prompt, choices, wants_reuse = event
-            asked.append(Ask(prompt, range(choices), reuse=wants_reuse, caller=str(len(prompt) % 3)))
+            asked.append(ask_about(*prompt, owners=range(choices), reuse=wants_reuse, caller=str(len(prompt) % 3)))
             assert scheduler.submit(asked[-1]) is None
         guesses = {stream: [1, 2, 3][:guessed] for stream in scheduler.streams} if reuse and guessed else None
         step = scheduler.plan(guesses)
         memory.carry_out(step)
         assert memory.used <= cells or reuse
+        assert len(step.feeds) == 1 or not any(feed.is_media for feed in step.feeds)
         for feed in step.feeds:
+            assert all((token < 0) == feed.is_media for token in feed.tokens)
             held = memory.tokens[feed.sequence.id]
             assert held[: len(held) - feed.guessed] == feed.sequence.tokens[: feed.sequence.fed - feed.guessed]
             assert held[len(held) - feed.guessed :] == [1, 2, 3][: feed.guessed]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backends.errors import InvalidValueError, UnsupportedError
-from backends.llama.template import CHATML, ChatTemplate, Span, read_messages, tokenize_spans
+from backends.llama.template import CHATML, ChatTemplate, MediaPart, Span, read_messages, tokenize_spans
 
 CONTROL = ["<|im_start|>", "<|im_end|>", "<s>"]
 
@@ -126,12 +126,48 @@ def test_arguments_of_earlier_calls_become_objects() -> None:
         pytest.param("[1]", InvalidValueError, id="not objects"),
         pytest.param('[{"content": "x"}]', InvalidValueError, id="no role"),
         pytest.param('[{"role": "user", "content": 5}]', InvalidValueError, id="a number"),
-        pytest.param('[{"role": "user", "content": [{"type": "image_url"}]}]', UnsupportedError, id="a picture"),
+        pytest.param('[{"role": "user", "content": [{"type": "image_url"}]}]', InvalidValueError, id="no picture"),
+        pytest.param('[{"role": "user", "content": [{"type": "video_url"}]}]', UnsupportedError, id="a film"),
     ],
 )
 def test_messages_that_are_none(messages: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         read_messages(messages)
+
+
+SEE = {"type": "image_url", "image_url": {"url": "one"}}
+HEAR = {"type": "input_audio", "input_audio": {"data": "two", "format": "wav"}}
+ONLY_PARTS = (
+    "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}[{{ part.text }}]{% endif %}"
+)
+ONLY_PARTS += "{% endfor %}{% endfor %}"
+
+
+def test_pictures_and_sounds_stand_where_they_were_put() -> None:
+    content = [{"type": "text", "text": "see "}, SEE, HEAR, {"type": "text", "text": "<|im_end|>"}]
+    spans = template().render(read_messages(json.dumps([{"role": "user", "content": content}])))
+
+    assert [span.medium or span.text for span in spans] == [
+        "<|im_start|>user\nsee ",
+        MediaPart("image", "one"),
+        MediaPart("audio", "two"),
+        "<|im_end|>",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ]
+
+
+def test_a_template_that_knows_parts_only_gets_parts() -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "user", "content": [SEE, {"type": "text", "text": "so"}]}]
+    spans = template(ONLY_PARTS).render(read_messages(json.dumps(messages)))
+
+    assert [span.medium or span.text for span in spans] == ["[hi][", MediaPart("image", "one"), "][so]"]
+
+
+def test_a_template_that_leaves_out_a_picture_is_no_way_to_show_one() -> None:
+    messages = read_messages(json.dumps([{"role": "user", "content": [SEE]}, {"role": "user", "content": "b"}]))
+
+    with pytest.raises(InvalidValueError, match="leaves out a picture"):
+        template("{{ messages[-1].content }}").render(messages)
 
 
 def test_plain_spans_are_tokenized_as_text_and_the_begin_token_comes_once() -> None:

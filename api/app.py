@@ -16,11 +16,12 @@ from api.current import current_request
 from api.error_reply import error_headers, error_json
 from api.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
 from api.exchange import EXTENSION, ApiRequest, HttpExchange, Surroundings
+from api.gallery_routes import add_gallery_routes
 from api.metrics import Metrics
 from api.model_routes import add_model_routes
 from api.no_websocket import NoWebsocket
 from api.node_routes import add_node_routes
-from api.ports import Inference
+from api.ports import Gallery, Inference
 from api.resumable import Streams
 from api.stream_routes import add_stream_routes
 from api.text_routes import add_text_routes
@@ -40,9 +41,10 @@ def create_app(
     config: ApiConfig | None = None,
     registry: CollectorRegistry | None = None,
     streams: Streams | None = None,
+    gallery: Gallery | None = None,
 ) -> Quart:
     """An app that answers with `inference`; `registry` is for sharing `/metrics` with the node, `streams` for letting
-    its peers read them too.
+    its peers read them too; without a `gallery` there are no routes to it.
 
     Raises:
         ValueError: `config` would let strangers in without saying so.
@@ -62,6 +64,8 @@ def create_app(
     add_stream_routes(app, inference, around)
     add_model_routes(app, inference)
     add_node_routes(app, inference, around)
+    if gallery is not None:
+        add_gallery_routes(app, gallery)
     app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)

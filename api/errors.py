@@ -9,6 +9,7 @@
     * NotFoundError               404 not_found             no such page
         * ModelNotFoundError      404 model_not_found
         * NodeNotFoundError       404 node_not_found
+        * JobNotFoundError        404 job_not_found
         * MethodNotAllowedError   405 method_not_allowed    the page exists, the method does not
     * RequestTimeoutError         408 request_timeout       the client was too slow to send its request
     * RequestTooLargeError        413 request_too_large
@@ -101,6 +102,12 @@ class NodeNotFoundError(NotFoundError):
     """No node of that name or id."""
 
     code = "node_not_found"
+
+
+class JobNotFoundError(NotFoundError):
+    """No install of that id on that node."""
+
+    code = "job_not_found"
 
 
 class MethodNotAllowedError(NotFoundError):

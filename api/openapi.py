@@ -12,6 +12,7 @@ from api.chat_request import ALL_CHAT_FIELDS
 from api.completion_request import ALL_COMPLETION_FIELDS
 from api.embedding_request import ALL_EMBEDDING_FIELDS
 from api.fields import Field, Text
+from api.gallery_request import CARD, INSTALL_FIELDS
 from api.rerank_request import ALL_RERANK_FIELDS
 
 Schema = dict[str, Any]
@@ -62,6 +63,19 @@ _LAST_EVENT_ID: Schema = {
     "description": "The last event that was received; absent: from the beginning.",
 }
 _MODEL_QUERY: Schema = {"name": "model", "in": "query", "required": True, "schema": {"type": "string"}}
+
+_NODE_QUERY: Schema = {
+    "name": "node",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "Name or id of the node that is meant; absent: this one.",
+}
+_TEXT_QUERY: Schema = {
+    "name": "q",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "Words that name, description, licence or capabilities must have.",
+}
 
 
 def openapi_document() -> Schema:
@@ -123,11 +137,57 @@ def _paths() -> Schema:
             "get": _operation("Who would answer for a model, who could not, and why.") | {"parameters": [_MODEL_QUERY]},
             "post": _operation("The same for a chat request, of which nothing is run.", body=chat),
         },
+        **_gallery_paths(),
         "/healthz": {"get": _operation("200 while the process runs. Needs no key.")},
         "/readyz": {"get": _operation("200 if this node takes requests, else 503. Needs no key.")},
         "/metrics": {"get": _operation("Figures for Prometheus.", answers="text/plain")},
         "/openapi.json": {"get": _operation("This document.")},
     }
+
+
+def _gallery_paths() -> Schema:
+    job = [_path("job", "The `id` of an install."), _NODE_QUERY]
+    model = [_path("name", "The name of an installed model."), _NODE_QUERY]
+    install = _object(("source",), *INSTALL_FIELDS)
+    return {
+        "/api/gallery": {"get": _operation("What can be installed by name.") | {"parameters": [_TEXT_QUERY]}},
+        "/api/gallery/install": {
+            "parameters": [_NODE_QUERY],
+            "post": _operation("Install a model; answers 202 with a job at once.", body=install),
+        },
+        "/api/gallery/jobs": {"parameters": [_NODE_QUERY], "get": _operation("The installs, the newest first.")},
+        "/api/gallery/jobs/{job}": {
+            "parameters": job,
+            "get": _operation("How far an install is."),
+            "delete": _operation("Cancel an install and remove what it fetched."),
+        },
+        "/api/gallery/jobs/{job}/events": {
+            "parameters": job,
+            "get": _operation("An install after each change, until it is over.", answers="text/event-stream"),
+        },
+        "/api/gallery/jobs/{job}/retry": {
+            "parameters": job,
+            "post": _operation("Begin a failed or cancelled install again."),
+        },
+        "/api/gallery/models/{name}": {
+            "parameters": model,
+            "get": _operation("An installed model: its card, and where it came from."),
+            "put": _operation("Replace its card.", body=_object(("card",), CARD)),
+            "delete": _operation("Remove it and its files."),
+        },
+        "/api/gallery/models/{name}/verify": {
+            "parameters": model,
+            "post": _operation("Hash its files and compare."),
+        },
+        "/api/gallery/gc": {
+            "parameters": [_NODE_QUERY],
+            "post": _operation("Remove parts of downloads that are over, and files nobody needs."),
+        },
+    }
+
+
+def _path(name: str, about: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": about}
 
 
 def _operation(

@@ -288,3 +288,22 @@ class Inference(Protocol):
     def is_ready(self) -> bool:
         """Whether this node can take requests (`GET /readyz`)."""
         ...
+
+
+class Gallery(Protocol):
+    """Models that can be installed, and the installs of this node and of the others."""
+
+    async def search(self, text: str) -> Mapping[str, Any]:
+        """The entries of all galleries that match `text` (all of them for ""), and where each would fit."""
+        ...
+
+    async def ask(self, what: str, body: Mapping[str, Any], node: str | None) -> Mapping[str, Any]:
+        """The answer of this node, or of the one with that name or id, to a question about its installs.
+
+        `node/gallery_desk.py` lists the questions.
+        """
+        ...
+
+    def watch(self, job: str, node: str | None) -> AsyncIterator[Mapping[str, Any]]:
+        """An install after each change, until it is over. Closing it ends the watching, not the install."""
+        ...

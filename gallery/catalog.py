@@ -20,13 +20,14 @@ from typing import Literal
 from rapidfuzz import fuzz, process, utils
 
 from gallery.card import Adapter, ModelCard, name_problem
-from gallery.card_file import MAX_CARD_BYTES, CardEntry, parse_card, parse_index
+from gallery.card_file import CardEntry, parse_card, parse_index
 from gallery.errors import CardError, GalleryError, WeightsError
 from gallery.gguf_file import read_header
 from gallery.gguf_header import GgufHeader
 from gallery.weights import SUFFIX, check_parts, model_name, part_paths
+from gallery.yaml_nodes import MAX_CARD_BYTES
 
-BUILT_IN_INDEX = Path(__file__).with_name("index.yaml")
+BUILT_IN_INDEX = Path(__file__).with_name("built_in.yaml")
 
 CLOSE_ENOUGH = 65.0
 """From 0 to 100: how alike a name must be to be offered as "did you mean"."""

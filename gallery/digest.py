@@ -82,6 +82,14 @@ class DigestCache:
         whole = [file for file in files if file is not None]
         return combined(card.engine, card.settings, whole, _scales(card)) if len(whole) == len(files) else None
 
+    def remember(self, path: Path, sha256: str) -> None:
+        """The digest of a file that was just hashed elsewhere.
+
+        Raises:
+            OSError: it is not there.
+        """
+        self._remember(_file_key(path), sha256)
+
     async def _file_digest(self, path: Path) -> str:
         key = _file_key(path)
         if known := self._recall(key):

@@ -3,6 +3,8 @@
 * GalleryError
     * CardError      a card cannot be understood; the message names file, line and key
     * WeightsError   a file of weights is missing, damaged or cut short; the message names it
+    * SourceError    what should be installed is not said in a way that can be understood
+    * InstallError   it cannot be fetched or must not be; `code` says which kind of trouble it is
 """
 
 from pathlib import Path
@@ -30,3 +32,26 @@ class WeightsError(GalleryError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class SourceError(GalleryError):
+    """This names no place that a model can come from."""
+
+
+class InstallError(GalleryError):
+    """A model cannot be installed; the message is one line for people.
+
+    `code` is for programs: unauthorized, not_found, rate_limited, server_error, unreachable, unsafe, changed, corrupt,
+    disk_full, no_variant, unsupported.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+        """Seconds that the server wants us to wait."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Trying again may help."""
+        return self.code in ("rate_limited", "server_error", "unreachable")

@@ -7,23 +7,19 @@ file (`mesh_port`). Errors are one line, with a second one that says what to do;
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 from node.config import NodeConfig, default_data_dir, default_name, read_config_file
 from node.errors import CommandError, NodeError
+from node.models_cli import models
+from node.options import api_option, console, data_option, errors, json_option, option
 from node.paths import DataFolder
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Shoal(click.Group):
@@ -52,30 +48,6 @@ class Shoal(click.Group):
             if match:
                 raise click.UsageError(f"No such command {args[0]!r}. Did you mean {match[0]!r}?", ctx) from error
             raise
-
-
-def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
-    """A click option whose variable is `SHOAL_` and its name."""
-    parameter = next(n for n in names if n.startswith("--")).split("/")[0].removeprefix("--no-").removeprefix("--")
-    variable = "SHOAL_" + parameter.upper().replace("-", "_")
-    return click.option(*names, envvar=variable, show_envvar=True, **attributes)
-
-
-data_option = option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=default_data_dir,
-    show_default="~/.local/share/shoal",
-    # Before --config, whose default is in this folder.
-    is_eager=True,
-    help="Folder for identity, token, models and logs.",
-)
-api_option = option(
-    "--api",
-    metavar="URL",
-    help="The node to talk to. Default: the one running here, else http://127.0.0.1:8080.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
 @click.group(cls=Shoal, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -144,6 +116,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--model", multiple=True, metavar="NAME", help="Load this model at start.")
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
 @option("--allow-origin", multiple=True, metavar="URL", help="A web page elsewhere that may use this node.")
+@option("--gallery", multiple=True, metavar="PLACE", help="One more gallery: a folder, or an address of an index.yaml.")
 @option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
 @option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")
 @option(
@@ -272,76 +245,7 @@ def _ask() -> str | None:
         return None
 
 
-@main.group()
-def models() -> None:
-    """List, load and unload models across the mesh."""
-
-
-@models.command("list")
-@json_option
-@api_option
-@data_option
-def models_list(as_json: bool, api: str | None, data: Path) -> None:
-    """Every model of the mesh and where it is."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from node.client import NodeClient
-
-    found = NodeClient.find(api, data).get("/v1/models")["data"]
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("model", "loaded on", "available on", "can"):
-        table.add_column(heading)
-    for model in found:
-        table.add_row(
-            # Names come from other machines: they are text, never markup.
-            Text(model["id"]),
-            Text(", ".join(model.get("loaded_on", ())) or "-"),
-            Text(", ".join(model.get("available_on", ())) or "-"),
-            ", ".join(model.get("capabilities", ())),
-        )
-    console.print(table)
-
-
-def _change(verb: str, model: str, node: str | None, api: str | None, data: Path, as_json: bool) -> None:
-    from urllib.parse import quote
-
-    from node.client import NodeClient
-
-    client = NodeClient.find(api, data)
-    body = {"node": node} if node else {}
-    with errors.status(f"{verb}ing {model} ..."):
-        result = client.post(f"/api/models/{quote(model, safe='')}/{verb}", body)
-    if as_json:
-        click.echo(json.dumps(result, indent=2))
-        return
-    where = ", ".join(result["nodes"])
-    console.print(f"{model} {verb}ed on {where}" if where else f"{model} was loaded nowhere", markup=False)
-
-
-@models.command("load")
-@click.argument("name")
-@click.option("--node", metavar="N", help="Name or id of the node. Default: one that has the file.")
-@json_option
-@api_option
-@data_option
-def models_load(name: str, node: str | None, as_json: bool, api: str | None, data: Path) -> None:
-    """Load a model; returns when it is ready."""
-    _change("load", name, node, api, data, as_json)
-
-
-@models.command("unload")
-@click.argument("name")
-@click.option("--node", metavar="N", help="Name or id of the node. Default: wherever it is loaded.")
-@json_option
-@api_option
-@data_option
-def models_unload(name: str, node: str | None, as_json: bool, api: str | None, data: Path) -> None:
-    """Free a model's memory; running answers finish first."""
-    _change("unload", name, node, api, data, as_json)
+main.add_command(models)
 
 
 @main.group()

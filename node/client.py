@@ -39,22 +39,38 @@ class NodeClient:
         folder = DataFolder(data)
         return cls(api or _running_api(folder) or DEFAULT_API, os.environ.get("SHOAL_API_KEY") or _key(folder))
 
-    def get(self, path: str) -> Any:
-        """The JSON at `path`.
+    def get(self, path: str, **query: str | None) -> Any:
+        """The JSON at `path`; `query` without what is None.
 
         Raises:
             CommandError: the node is not there, or it answers with an error.
         """
-        return self._send("GET", path)
+        return self._send("GET", path, params=_given(query))
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    def post(self, path: str, body: Mapping[str, Any], **query: str | None) -> Any:
         """The JSON answer to a POST that may take as long as it takes."""
-        return self._send("POST", path, json=body, timeout=PATIENT)
+        return self._send("POST", path, json=body, params=_given(query), timeout=PATIENT)
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON answer to a PUT."""
+        return self._send("PUT", path, json=body)
+
+    def delete(self, path: str, **query: str | None) -> Any:
+        """The JSON answer to a DELETE that may take as long as it takes."""
+        return self._send("DELETE", path, params=_given(query), timeout=PATIENT)
+
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """The events at `path`, until they end."""
+        for _, event in self._events("GET", path):
+            yield event
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
         """The events of a streamed answer, each with the answer's headers."""
+        return self._events("POST", path, json=body)
+
+    def _events(self, method: str, path: str, **kwargs: Any) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
         try:
-            with self._http.stream("POST", path, json=body, timeout=PATIENT) as response:
+            with self._http.stream(method, path, timeout=PATIENT, **kwargs) as response:
                 if response.is_error:
                     response.read()
                     raise _refusal(response)
@@ -65,7 +81,7 @@ class NodeClient:
                     if data == "[DONE]":
                         return
                     event = json.loads(data)
-                    if "error" in event:
+                    if isinstance(event.get("error"), dict):
                         raise CommandError(event["error"]["message"])
                     yield response.headers, event
         except httpx.HTTPError as error:
@@ -92,6 +108,10 @@ class NodeClient:
                 hint="start one with 'shoal up', or point at one with --api URL",
             )
         return CommandError(f"{self.api}: {error or type(error).__name__}")
+
+
+def _given(query: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in query.items() if value is not None}
 
 
 def _refusal(response: httpx.Response) -> CommandError:

@@ -71,6 +71,9 @@ class NodeConfig:
     allow_origin: tuple[str, ...] = ()
     """Web pages that may use this node from a browser, as origins like `https://chat.example`."""
 
+    gallery: tuple[str, ...] = ()
+    """More galleries beside the one that ships: folders, or addresses of an index.yaml."""
+
     load_wait: float = 120.0
     """How long a request waits for its model to load before it is told 503."""
 

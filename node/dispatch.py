@@ -116,7 +116,7 @@ class Dispatcher:
 
     def models(self) -> Sequence[ports.ModelInfo]:
         holders: dict[str, list[tuple[str, Any]]] = {}
-        for member in self._present():
+        for member in self.present():
             for model in member.record.models:
                 holders.setdefault(model.name, []).append((member.record.name, model))
         return [_model_info(name, found) for name, found in sorted(holders.items())]
@@ -183,7 +183,8 @@ class Dispatcher:
     def is_ready(self) -> bool:
         return not self.is_draining
 
-    def _present(self) -> list[Member]:
+    def present(self) -> list[Member]:
+        """The nodes that can be asked."""
         present = (NodeState.ALIVE, NodeState.SUSPECT)
         return [m for m in self._mesh.view().members.values() if m.state in present]
 
@@ -191,16 +192,16 @@ class Dispatcher:
 
     async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
         await self._find_here(model)
-        member = self._node(node) if node is not None else self._place(model)
+        member = self.node(node) if node is not None else self._place(model)
         await self._order(member, LOAD, model)
         return {"model": model, "nodes": [member.record.name], "state": "ready"}
 
     async def unload(self, model: str, node: str | None) -> Mapping[str, Any]:
         if node is not None:
-            members = [self._node(node)]
+            members = [self.node(node)]
         else:
-            members = [m for m in self._present() if _holds(m, model)]
-            if not members and all(m.record.model(model) is None for m in self._present()):
+            members = [m for m in self.present() if _holds(m, model)]
+            if not members and all(m.record.model(model) is None for m in self.present()):
                 raise self._not_found(model)
         await asyncio.gather(*(self._order(member, UNLOAD, model) for member in members))
         return {"model": model, "nodes": [m.record.name for m in members], "state": "on_disk"}
@@ -212,8 +213,14 @@ class Dispatcher:
             raise self._not_found(model)
         return self._mesh.view().members[target.node]
 
-    def _node(self, node: str) -> Member:
-        present = self._present()
+    def node(self, node: str) -> Member:
+        """The node of that name or id.
+
+        Raises:
+            NodeNotFoundError: there is none.
+            InvalidRequestError: there are several.
+        """
+        present = self.present()
         found = [m for m in present if m.record.id == node] or [m for m in present if m.record.name == node]
         if len(found) > 1:
             ids = ", ".join(m.record.id for m in found)
@@ -226,7 +233,7 @@ class Dispatcher:
     async def _order(self, member: Member, order: str, model: str) -> None:
         record = member.record
         if record.model(model) is None:
-            if all(m.record.model(model) is None for m in self._present()):
+            if all(m.record.model(model) is None for m in self.present()):
                 raise self._not_found(model)
             raise errors.ModelNotFoundError(f"node {record.name} does not have model {model!r}", param="model")
         target = Target(record.id, record.name, "", "")
@@ -243,6 +250,11 @@ class Dispatcher:
                 await replies.aclose()
         except (BackendError, MeshError) as error:
             raise to_api_error(self._sender.failure(target, error), model) from error
+
+    def error_at(self, member: Member, error: BackendError | MeshError) -> errors.ApiError:
+        """What the client is told of an error that a node answered with, or that reaching it met."""
+        target = Target(member.record.id, member.record.name, "", "")
+        return to_api_error(self._sender.failure(target, error), "")
 
 
 def _asked(call: ports.GenerateCall) -> Asked:

@@ -97,6 +97,10 @@ def to_api_error(failure: CallFailure, model: str) -> errors.ApiError:
             return errors.ModelLoadingError(message, retry_after=5)
         case _, "model_load_failed":
             return errors.ModelFailedError(message)
+        case _, "job_not_found":
+            return errors.JobNotFoundError(message, param="job")
+        case _, "gallery_failed":
+            return errors.UnavailableError(message, code="gallery_failed")
         case _, "model_not_found":
             return errors.ModelNotFoundError(message, param="model")
         case _, "stopped" | "shutting_down":

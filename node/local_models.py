@@ -8,9 +8,10 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from gallery.card import ModelCard
 from gallery.catalog import Catalog
@@ -125,6 +126,12 @@ class LocalModels:
                 return await self._identify(card)
         except TimeoutError:
             raise BackendLoadingError(f"model {model!r} is new here, and is being read") from None
+
+    async def welcome(self, sha256_by_path: Mapping[Path, str]) -> None:
+        """New files of models whose digests are known already: they need not be read once more to be announced."""
+        for path, sha256 in sha256_by_path.items():
+            self._digests.remember(path, sha256)
+        await self.refresh(largest=SOON_READ)
 
     def _keep(self, names: Iterable[str]) -> bool:
         """Forgets the models that are gone; whether there were any."""

@@ -34,6 +34,16 @@ class DataFolder:
         return self.root / "digests.json"
 
     @property
+    def installs(self) -> Path:
+        """The installs that were asked for, one file each."""
+        return self.root / "gallery" / "installs"
+
+    @property
+    def gallery_cache(self) -> Path:
+        """Copies of the galleries at addresses, so that they work offline."""
+        return self.root / "gallery" / "cache"
+
+    @property
     def lock(self) -> Path:
         """Held by the node that uses this folder."""
         return self.root / "lock"

@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -27,6 +28,8 @@ from api.resumable import Streams
 from api.serve import ApiServer
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
+from gallery.galleries import Galleries
+from gallery.installed import model_folder, read_lock
 from mesh.config import MeshConfig
 from mesh.errors import AddressError, AddressInUseError, MeshError
 from mesh.identity import Identity
@@ -36,10 +39,14 @@ from node import banner
 from node.announcer import Announcer
 from node.background import Background
 from node.config import NodeConfig
+from node.devices import detect
 from node.dispatch import Dispatcher
 from node.distant_streams import mark_of
 from node.errors import StartError
+from node.gallery_desk import GalleryDesk
+from node.gallery_door import GalleryDoor
 from node.greeter import Greeter
+from node.installs import Installs
 from node.lan import lan_address
 from node.lifecycle import LifecycleConfig
 from node.local_models import LocalModels
@@ -116,7 +123,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         supervisor = await stack.enter_async_context(Supervisor(log_dir=folder.logs, config=lifecycle))
         local = LocalModels(catalog, DigestCache(folder.digests), supervisor, config)
         streams = Streams(mark=mark_of(identity.node_id))
-        peers = PeerService(local, streams)
+        desk = await stack.enter_async_context(_gallery_desk(config, folder, local))
+        peers = PeerService(local, streams, desk)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
         greeter = Greeter(mesh)
@@ -126,7 +134,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         dispatcher = Dispatcher(mesh, local, config=config)
         registry = CollectorRegistry()
         registry.register(NodeCollector(mesh, local))
-        server = await _start_api(config, keys, dispatcher, registry, streams)
+        gallery = GalleryDoor(desk, Galleries(folder.gallery_cache, config.gallery), mesh, dispatcher)
+        server = await _start_api(config, keys, dispatcher, gallery, registry, streams)
         stack.push_async_callback(server.stop, 0.0)
 
         api_url = _api_url(config, server.port)
@@ -153,6 +162,26 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         yield RunningNode(dispatcher, peers, server, mesh)
 
 
+@asynccontextmanager
+async def _gallery_desk(config: NodeConfig, folder: DataFolder, local: LocalModels) -> AsyncIterator[GalleryDesk]:
+    async def extra() -> dict[str, Any]:
+        devices = await asyncio.to_thread(detect)
+        return {
+            "models": str(folder.models),
+            "cache": str(folder.gallery_cache),
+            "galleries": list(config.gallery),
+            "free_memory": max((device.memory_free for device in devices), default=0),
+        }
+
+    async def installed(name: str) -> None:
+        model = model_folder(folder.models, name)
+        lock = await asyncio.to_thread(read_lock, model)
+        await local.welcome({model / file.name: file.sha256 for file in lock.files} if lock else {})
+
+    async with Installs(folder.installs, folder.models, extra, installed) as installs:
+        yield GalleryDesk(installs, folder.models, local)
+
+
 def _mesh_config(config: NodeConfig) -> MeshConfig:
     return MeshConfig(host=config.mesh_host, port=config.mesh_port, mdns=config.mdns, peers=config.peer)
 
@@ -169,7 +198,12 @@ async def _start_mesh(mesh: Mesh) -> None:
 
 
 async def _start_api(
-    config: NodeConfig, keys: MeshKeys, dispatcher: Dispatcher, registry: CollectorRegistry, streams: Streams
+    config: NodeConfig,
+    keys: MeshKeys,
+    dispatcher: Dispatcher,
+    gallery: GalleryDoor,
+    registry: CollectorRegistry,
+    streams: Streams,
 ) -> ApiServer:
     api_config = ApiConfig(
         host=config.host,
@@ -180,7 +214,7 @@ async def _start_api(
         allowed_origins=config.allow_origin,
         max_body_bytes=config.max_body,
     )
-    server = ApiServer(create_app(dispatcher, api_config, registry, streams))
+    server = ApiServer(create_app(dispatcher, api_config, registry, streams, gallery))
     try:
         await server.start()
     except OSError as error:

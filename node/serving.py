@@ -16,6 +16,7 @@ from node.backend_errors import BackendError
 from node.dispatch import LOAD, UNLOAD
 from node.distant_streams import READ_STREAM, serve_stream
 from node.failure import of_backend_error
+from node.gallery_desk import GALLERY, GalleryDesk, answer_peer
 from node.local_models import LocalModels
 from node.protocol import OPEN_TO_PEERS, keep_alive_of
 from node.replicator import REPLICATE
@@ -26,9 +27,10 @@ log = logging.getLogger(__name__)
 class PeerService:
     """Answers the calls that arrive from peers. Fulfils `mesh.calls.CallHandler`."""
 
-    def __init__(self, local: LocalModels, streams: Streams) -> None:
+    def __init__(self, local: LocalModels, streams: Streams, gallery: GalleryDesk) -> None:
         self._local = local
         self._streams = streams
+        self._gallery = gallery
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -76,6 +78,10 @@ class PeerService:
                         yield batch
                 finally:
                     await replies.aclose()
+            elif header.method == GALLERY:
+                async with contextlib.aclosing(answer_peer(self._gallery, header.extra, call.messages)) as answers:
+                    async for answer in answers:
+                        yield answer
             elif header.method == LOAD:
                 log.info("peer %s asks to load %r", call.peer[-8:], header.model)
                 await self._local.load(header.model)

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from api.errors import ApiError, ModelNotFoundError, NotFoundError
+from api.errors import ApiError, JobNotFoundError, ModelNotFoundError, NotFoundError
 from api.ports import (
     Body,
     EmbedCall,
@@ -144,6 +144,27 @@ class FakeInference:
             raise ModelNotFoundError(
                 f"The model '{model}' does not exist. Did you mean '{self.model_names[0]}'?", param="model"
             )
+
+
+class FakeGallery:
+    """Remembers what was asked, and installs anything in three steps."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any], str | None]] = []
+
+    async def search(self, text: str) -> Mapping[str, Any]:
+        return {"entries": [{"name": name} for name in ("parrot", "crow") if text in name], "problems": []}
+
+    async def ask(self, what: str, body: Mapping[str, Any], node: str | None) -> Mapping[str, Any]:
+        self.asked.append((what, dict(body), node))
+        if body.get("id", "job-1") != "job-1":
+            raise JobNotFoundError("there is no such install", param="job")
+        return {"id": "job-1", "state": "queued", **body}
+
+    async def watch(self, job: str, node: str | None) -> AsyncIterator[Mapping[str, Any]]:
+        await self.ask("watch", {"id": job}, node)
+        for state in ("queued", "running", "done"):
+            yield {"id": job, "state": state}
 
 
 class FakeAnswer:

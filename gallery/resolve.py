@@ -1,0 +1,162 @@
+"""From what a person asked for to the files it takes: asks hubs and registries, downloads nothing yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gallery import hub, registry
+from gallery.download import RemoteFile
+from gallery.entry_file import Entry
+from gallery.errors import InstallError
+from gallery.source import (
+    EntrySource,
+    FileSource,
+    HubSource,
+    RegistrySource,
+    Source,
+    UrlSource,
+    file_name,
+    suggested_name,
+)
+from gallery.unsafe_files import check_name
+from gallery.variants import CACHE_CONTEXT, Choice, choose, variants
+from gallery.web import Web
+
+RUNNING_ENGINES = frozenset({"llama"})
+"""Engines whose models can be installed; the others' entries are there to be found, for now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is known before anybody is asked."""
+
+    source: Source
+    text: str
+    """As the person wrote it."""
+    name: str = ""
+    context: int = 0
+    """Tokens of context that should fit; 0: as the entry says."""
+    free_memory: int = 0
+    """Bytes; 0: unknown."""
+    allow_pickle: bool = False
+    entry: Entry | None = None
+    """Of a gallery, if the source names one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What it takes."""
+
+    name: str
+    files: tuple[RemoteFile, ...]
+    resolved: str
+    why: str
+    licence: str = ""
+    quantization: str = ""
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's card says beside its path."""
+    in_place: Path | None = None
+    """A file of this machine, used where it lies."""
+
+
+def resolve(wish: Wish, web: Web) -> Resolved:
+    """Asks where it must.
+
+    Raises:
+        InstallError: it is not there, may not be fetched, or would not run.
+        SourceError: a file has a name that cannot be used.
+    """
+    name = wish.name or suggested_name(wish.source)
+    match wish.source:
+        case EntrySource():
+            return _entry(wish, wish.source)
+        case HubSource():
+            return _hub(wish, wish.source, name)
+        case RegistrySource():
+            return _registry(wish, wish.source, name, web)
+        case UrlSource(url):
+            file = RemoteFile(url=url, name=file_name(url.partition("?")[0].partition("#")[0]))
+            check_name(file.name, allow_pickle=wish.allow_pickle)
+            return Resolved(name=name, files=(file,), resolved=url, why="the file at that address")
+        case FileSource(path):
+            return _local(Path(path), name, wish)
+
+
+def _entry(wish: Wish, source: EntrySource) -> Resolved:
+    entry = wish.entry
+    if entry is None:
+        raise InstallError(f"no gallery has {source.name!r}; 'shoal models search' finds names", code="not_found")
+    if entry.engine not in RUNNING_ENGINES:
+        raise InstallError(
+            f"{entry.name} needs the engine {entry.engine}, which this version does not have yet", code="unsupported"
+        )
+    found = _hub(
+        wish,
+        HubSource(entry.hub, source.quantization or entry.file, entry.revision),
+        wish.name or entry.name,
+        context=wish.context or entry.context,
+    )
+    card: dict[str, Any] = {}
+    if entry.description:
+        card["description"] = entry.description
+    if entry.aliases and wish.name in ("", entry.name):
+        card["aliases"] = list(entry.aliases)
+    if entry.settings:
+        card["settings"] = dict(entry.settings)
+    return Resolved(
+        name=found.name,
+        files=found.files,
+        resolved=found.resolved,
+        why=found.why,
+        licence=entry.licence or found.licence,
+        quantization=found.quantization,
+        card=card,
+    )
+
+
+def _hub(wish: Wish, source: HubSource, name: str, *, context: int = 0) -> Resolved:
+    repository = hub.look_up(source)
+    found = variants(repository.files)
+    if not found:
+        # Why not, in the words that fit: a checkpoint that could run code, or simply another format.
+        for file in repository.files:
+            check_name(file.path, allow_pickle=wish.allow_pickle)
+    choice: Choice = choose(
+        found,
+        wanted=source.quantization,
+        free=wish.free_memory,
+        context=context or wish.context or CACHE_CONTEXT,
+        what=source.repository,
+    )
+    return Resolved(
+        name=name,
+        files=tuple(hub.remote_file(repository, file) for file in choice.variant.files),
+        resolved=f"hf://{repository.name}@{repository.commit}",
+        why=choice.why,
+        licence=repository.licence,
+        quantization=choice.variant.quantization,
+    )
+
+
+def _registry(wish: Wish, source: RegistrySource, name: str, web: Web) -> Resolved:
+    artifact = registry.look_up(source, web)
+    return Resolved(
+        name=name,
+        files=artifact.weights,
+        resolved=f"oci://{source.host}/{source.repository}:{source.tag} {artifact.digest}".strip(),
+        why=f"tag {source.tag} was asked for",
+        licence=artifact.licence,
+    )
+
+
+def _local(path: Path, name: str, wish: Wish) -> Resolved:
+    if path.is_dir():
+        raise InstallError(
+            f"{path} is a folder; to use the models in it where they are, start the node with --models-from {path}",
+            code="unsupported",
+        )
+    if not path.is_file():
+        raise InstallError(f"there is no file {path} on the node's machine", code="not_found")
+    check_name(path.name, allow_pickle=wish.allow_pickle)
+    return Resolved(name=name, files=(), resolved=f"file://{path}", why="read where it lies", in_place=path)

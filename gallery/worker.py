@@ -1,0 +1,208 @@
+"""Installs one model, in a process of its own: `python -m gallery.worker`.
+
+    stdin    one line of JSON, what to install (`Order`); then nothing, and the end of it ends the worker
+    stdout   lines of JSON: {"event": "resolved" | "progress" | "done" | "failed", …}
+
+A process, so that hashing and writing gigabytes never takes the node's event loop or its memory, and a cancelled
+install ends at once. It may be killed at any moment: what it left is picked up by the next one.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gallery.download import Fetched, already_here, check_disk, fetch
+from gallery.download_plan import DownloadConfig
+from gallery.errors import GalleryError, InstallError
+from gallery.galleries import Galleries
+from gallery.gguf_file import read_header
+from gallery.hub import endpoint
+from gallery.installed import Lock, LockedFile, is_a_persons, model_folder, tidy, write_card, write_lock
+from gallery.resolve import Resolved, Wish, resolve
+from gallery.source import EntrySource, HubSource, RegistrySource, Source, UrlSource, name_problem, parse_source
+from gallery.unsafe_files import check_content
+from gallery.web import Web
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to install, and where."""
+
+    source: str
+    models: str
+    """The models folder."""
+    cache: str
+    """Where galleries are kept."""
+    name: str = ""
+    context: int = 0
+    free_memory: int = 0
+    allow_pickle: bool = False
+    galleries: tuple[str, ...] = ()
+    download: dict[str, Any] = field(default_factory=dict)
+    """Of `DownloadConfig`, what is not as usual."""
+
+
+def main() -> None:
+    """Reads the order, carries it out, says how that went."""
+    order = Order(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_node, daemon=True).start()
+    try:
+        name, lock = install(order)
+    except GalleryError as error:
+        code = error.code if isinstance(error, InstallError) else "invalid"
+        _say(event="failed", message=str(error), code=code)
+    except OSError as error:
+        code = "disk_full" if error.errno == 28 else "failed"
+        _say(event="failed", message=f"{error.filename or order.models}: {error.strerror or error}", code=code)
+    else:
+        _say(event="done", name=name, lock=asdict(lock))
+
+
+def install(order: Order) -> tuple[str, Lock]:
+    """Carries out `order`; the model's name and lock.
+
+    Raises:
+        GalleryError: it cannot be installed.
+        OSError: the disk.
+    """
+    source = parse_source(order.source)
+    config = DownloadConfig(**order.download)
+    web = Web(_typed(source), timeout=config.timeout)
+    entry = None
+    if isinstance(source, EntrySource):
+        entry = Galleries(Path(order.cache), order.galleries).find(source.name)
+    wish = Wish(
+        source=source,
+        text=order.source,
+        name=order.name,
+        context=order.context,
+        free_memory=order.free_memory,
+        allow_pickle=order.allow_pickle,
+        entry=entry,
+    )
+    found = resolve(wish, web)
+    if problem := name_problem(found.name):
+        raise InstallError(problem, code="invalid")
+    models = Path(order.models)
+    folder = model_folder(models, found.name)
+    if is_a_persons(models, found.name):
+        raise InstallError(
+            f"there is a model {found.name!r} already that was not installed; choose another name with --name",
+            code="invalid",
+        )
+    _say(event="resolved", name=found.name, resolved=found.resolved, why=found.why, files=[f.name for f in found.files])
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(folder):
+        return found.name, _bring(found, folder, models, web, config, order)
+
+
+def _bring(found: Resolved, folder: Path, models: Path, web: Web, config: DownloadConfig, order: Order) -> Lock:
+    if found.in_place is not None:
+        read_header(found.in_place)
+        first: Path = found.in_place
+        fetched: list[tuple[Fetched, str]] = []
+    else:
+        known = [file for file in found.files if file.size is not None]
+        check_disk(folder, sum((f.size or 0) - already_here(f, folder) for f in known))
+        fetched = _fetch_all(found, folder, web, config)
+        for file, _ in fetched:
+            _check_model_file(file.path, allow_pickle=order.allow_pickle)
+        first = Path(found.name) / fetched[0][0].path.name
+    lock = Lock(
+        source=order.source,
+        resolved=found.resolved,
+        why=found.why,
+        licence=found.licence,
+        quantization=found.quantization,
+        installed_at=int(time.time()),
+        files=tuple(LockedFile(file.path.name, file.size, file.sha256, url) for file, url in fetched),
+    )
+    write_lock(folder, lock)
+    write_card(models, found.name, {"engine": "llama", "path": str(first), **found.card}, order.source)
+    tidy(folder, lock)
+    return lock
+
+
+def _fetch_all(found: Resolved, folder: Path, web: Web, config: DownloadConfig) -> list[tuple[Fetched, str]]:
+    sizes = [file.size or 0 for file in found.files]
+    done: list[tuple[Fetched, str]] = []
+    for number, file in enumerate(found.files):
+        before, after = sum(f.size for f, _ in done), sum(sizes[number + 1 :])
+
+        def report(here: int, size: int, before: int = before, after: int = after) -> None:
+            _say(event="progress", fetched=before + here, size=before + size + after)
+
+        done.append((fetch(file, folder, web, report=report, config=config), file.url))
+    return done
+
+
+def _check_model_file(path: Path, *, allow_pickle: bool) -> None:
+    """Only what an engine can read stays: a page that says "log in first" arrives whole, too."""
+    try:
+        with path.open("rb") as file:
+            check_content(path.name, file.read(4096), allow_pickle=allow_pickle)
+        read_header(path)
+    except GalleryError as error:
+        path.unlink(missing_ok=True)
+        raise InstallError(
+            f"{path.name}: what arrived is no usable model: {_reason(error)}", code="unsupported"
+        ) from error
+
+
+def _reason(error: GalleryError) -> str:
+    return str(getattr(error, "reason", error))
+
+
+def _typed(source: Source) -> str | None:
+    """What a person named, and may therefore be in a private network."""
+    match source:
+        case UrlSource(url):
+            return url
+        case RegistrySource(host):
+            return f"https://{host}/"
+        case HubSource() | EntrySource():
+            return endpoint()
+        case _:
+            return None
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the model's folder: after a crash of the node, an old worker may need a moment to end."""
+    path = folder / ".lock"
+    with path.open("w") as lock:
+        for attempt in range(100):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if attempt == 99:
+                    raise InstallError(f"{folder} is in use by another install", code="invalid") from None
+                time.sleep(0.1)
+        yield
+
+
+def _say(**what: object) -> None:
+    try:
+        sys.stdout.write(json.dumps(what) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        os._exit(1)  # Nobody listens any more.
+
+
+def _end_with_node() -> None:
+    # The node holds the other end; it ends with it, however that ended.
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""What can be asked of the gallery on one node: by its own API, and by peers. Each question has a name and a JSON body.
+
+install {source, name, context, allow_pickle}    jobs    job {id}    cancel {id}    retry {id}
+show {name}    edit {name, card}    remove {name}    verify {name}    gc
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gallery.card_file import parse_card
+from gallery.download import hash_file
+from gallery.errors import GalleryError
+from gallery.installed import (
+    Lock,
+    card_path,
+    folder_bytes,
+    leftovers,
+    model_folder,
+    read_lock,
+    remove,
+    write_card_text,
+)
+from gallery.source import FileSource, name_problem, parse_source
+from node.backend_errors import BackendCallError
+from node.errors import CommandError
+from node.install_job import InstallJob
+from node.installs import Installs
+from node.local_models import LocalModels
+
+GALLERY = "node.Gallery"
+"""The call between nodes; its `extra` says what is asked, its message is the JSON body, so are its replies."""
+WATCH = "watch"
+
+ONLY_HERE = frozenset({"edit"})
+"""What a peer may not ask: cards name files, and calls between nodes never do."""
+
+
+class GalleryDesk:
+    """Answers for this node. Lives in its event loop; files are read and hashed in threads."""
+
+    def __init__(self, installs: Installs, models: Path, local: LocalModels) -> None:
+        self._installs = installs
+        self._models = models
+        self._local = local
+        self._questions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "install": self._install,
+            "jobs": self._jobs,
+            "job": self._job,
+            "cancel": self._cancel,
+            "retry": self._retry,
+            "show": self._show,
+            "edit": self._edit,
+            "remove": self._remove,
+            "verify": self._verify,
+            "gc": self._gc,
+        }
+
+    async def ask(self, what: str, body: Mapping[str, Any], *, is_peer: bool = False) -> dict[str, Any]:
+        """The answer to one question.
+
+        Raises:
+            BackendCallError: it makes no sense, or cannot be done; status and code say which.
+        """
+        question = self._questions.get(what)
+        if question is None or (is_peer and what in ONLY_HERE):
+            raise _refused("UNIMPLEMENTED", "unsupported", f"a peer cannot be asked to {what[:40]}")
+        if is_peer and what == "install" and _is_file(str(body.get("source", ""))):
+            raise _refused("INVALID_ARGUMENT", "invalid_value", "a file is installed by asking its own node")
+        try:
+            return await question(body)
+        except (GalleryError, CommandError) as error:
+            raise _refused("INVALID_ARGUMENT", "invalid_value", str(error)) from error
+        except OSError as error:
+            raise _refused("UNAVAILABLE", "gallery_failed", f"{error.filename}: {error.strerror}") from error
+
+    async def watch(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
+        """A job, after each change, until it is over.
+
+        Raises:
+            BackendCallError: there is no such job.
+        """
+        try:
+            async for job in self._installs.watch(job_id):
+                yield job.as_json()
+        except CommandError as error:
+            raise _refused("NOT_FOUND", "job_not_found", str(error)) from error
+
+    # -------------------------------------------------------------- installs
+
+    async def _install(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._installs.begin(
+            str(body.get("source", "")),
+            name=str(body.get("name") or ""),
+            context=int(body.get("context") or 0),
+            allow_pickle=body.get("allow_pickle") is True,
+        )
+        return job.as_json()
+
+    async def _jobs(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return {"jobs": [job.as_json() for job in self._installs.jobs]}
+
+    async def _job(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._found(body).as_json()
+
+    async def _cancel(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._found(body)
+        return (await self._installs.cancel(str(body["id"]))).as_json()
+
+    async def _retry(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._found(body)
+        return (await self._installs.retry(str(body["id"]))).as_json()
+
+    def _found(self, body: Mapping[str, Any]) -> InstallJob:
+        try:
+            return self._installs.find(str(body.get("id", "")))
+        except CommandError as error:
+            raise _refused("NOT_FOUND", "job_not_found", str(error)) from error
+
+    # -------------------------------------------------------------- installed models
+
+    async def _show(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = self._name(body)
+        lock = await asyncio.to_thread(read_lock, model_folder(self._models, name))
+        path = card_path(self._models, name)
+        if lock is None and not path.exists():
+            raise self._unknown(name)
+        card = await asyncio.to_thread(path.read_text, encoding="utf-8") if path.exists() else ""
+        return {"name": name, "installed": asdict(lock) if lock else None, "card": card}
+
+    async def _edit(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name, card = self._name(body), str(body.get("card", ""))
+        parse_card(card, card_path(self._models, name))
+        await asyncio.to_thread(write_card_text, self._models, name, card)
+        await self._local.refresh()
+        return {"name": name, "card": card}
+
+    async def _remove(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = self._name(body)
+        self._lock(name)
+        if name in self._installs.busy:
+            raise CommandError(f"model {name!r} is being installed; cancel that first")
+        await self._local.unload(name)
+        freed = await asyncio.to_thread(remove, self._models, name)
+        await self._local.refresh()
+        return {"name": name, "freed": freed}
+
+    async def _verify(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = self._name(body)
+        lock = self._lock(name)
+        folder = model_folder(self._models, name)
+        files = []
+        for file in lock.files:
+            try:
+                found = await asyncio.to_thread(hash_file, folder / file.name)
+                problem = "" if found == file.sha256 else f"its sha256 is {found}, not {file.sha256}"
+            except OSError as error:
+                problem = error.strerror or str(error)
+            files.append({"name": file.name, "ok": not problem, "problem": problem})
+        return {"name": name, "ok": all(file["ok"] for file in files), "files": files}
+
+    async def _gc(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return await asyncio.to_thread(self._collect)
+
+    def _collect(self) -> dict[str, Any]:
+        freed = 0
+        removed = []
+        for path in leftovers(self._models, self._installs.busy):
+            freed += path.stat().st_size
+            path.unlink(missing_ok=True)
+            removed.append(f"{path.parent.name}/{path.name}")
+            if not folder_bytes(path.parent) and {p.name for p in path.parent.iterdir()} <= {".lock"}:
+                (path.parent / ".lock").unlink(missing_ok=True)
+                path.parent.rmdir()
+        return {"freed": freed, "removed": removed}
+
+    def _name(self, body: Mapping[str, Any]) -> str:
+        name = str(body.get("name", ""))
+        if problem := name_problem(name):
+            raise CommandError(problem)
+        return name
+
+    def _lock(self, name: str) -> Lock:
+        lock = read_lock(model_folder(self._models, name))
+        if lock is None:
+            raise self._unknown(name)
+        return lock
+
+    def _unknown(self, name: str) -> BackendCallError:
+        return _refused("NOT_FOUND", "model_not_found", f"no model {name!r} was installed on this node")
+
+
+async def answer_peer(
+    desk: GalleryDesk, what: str, messages: AsyncIterator[bytes]
+) -> AsyncGenerator[list[bytes], None]:
+    """Serves another node's question.
+
+    Raises:
+        BackendCallError: it makes no sense, or cannot be done.
+    """
+    body: Any = {}
+    async for message in messages:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            body = orjson.loads(message)
+    body = body if isinstance(body, dict) else {}
+    if what != WATCH:
+        yield [orjson.dumps(await desk.ask(what, body, is_peer=True))]
+        return
+    async for change in desk.watch(str(body.get("id", ""))):
+        yield [orjson.dumps(change)]
+
+
+def _is_file(source: str) -> bool:
+    try:
+        return isinstance(parse_source(source), FileSource)
+    except GalleryError:
+        return False
+
+
+def _refused(status: str, code: str, message: str) -> BackendCallError:
+    return BackendCallError(status, code, message)

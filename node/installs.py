@@ -1,0 +1,239 @@
+"""The installs of this node: jobs that survive it, each worked off by a process of its own (`gallery.worker`).
+
+A job is written to a file before it begins. A node that was killed in the middle begins its unfinished jobs again at
+its next start, and the worker goes on from what is on the disk.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from gallery.errors import SourceError
+from gallery.installed import PART_SUFFIXES, model_folder
+from gallery.source import name_problem, parse_source
+from node.errors import CommandError
+from node.install_job import CANCELLED, QUEUED, RUNNING, InstallJob, Speed, after_event, failed, forgotten
+
+AT_ONCE = 2
+"""Installs that run at a time; each has several connections of its own."""
+MAX_WAITING = 100
+TELL_EVERY = 0.25
+"""Seconds between two looks at a job that somebody watches."""
+LINE_LIMIT = 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+Extra = Callable[[], Awaitable[dict[str, Any]]]
+"""What the worker is told beside the job: folders, free memory."""
+
+
+class Installs:
+    """Lives in the node's event loop."""
+
+    def __init__(self, folder: Path, models: Path, extra: Extra, installed: Callable[[str], Awaitable[None]]) -> None:
+        self._folder = folder
+        self._models = models
+        self._extra = extra
+        self._installed = installed
+        """Called with the name of a model that has just been installed."""
+        self._jobs: dict[str, InstallJob] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def __aenter__(self) -> "Installs":
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                job = InstallJob.from_json(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):
+                path.unlink(missing_ok=True)
+                continue
+            self._jobs[job.id] = job
+            if not job.is_over:
+                log.info("the install of %s goes on", job.source)
+                self._start(replace(job, state=QUEUED, speed=0.0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Unfinished jobs stay unfinished in their files: the next start goes on with them.
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def jobs(self) -> list[InstallJob]:
+        """All of them, the newest first."""
+        return sorted(self._jobs.values(), key=lambda job: job.created_at, reverse=True)
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """Names of models that are being installed, and of those whose install may be retried."""
+        return frozenset(job.name for job in self._jobs.values() if not job.is_over and job.name)
+
+    def find(self, job_id: str) -> InstallJob:
+        """Raises CommandError for an unknown id."""
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise CommandError(f"there is no install {job_id[:40]!r} on this node") from None
+
+    def begin(self, source: str, *, name: str = "", context: int = 0, allow_pickle: bool = False) -> InstallJob:
+        """A job for `source`; the one that runs already if there is one.
+
+        Raises:
+            SourceError: it names no place, or the name cannot be used.
+            CommandError: too many wait already.
+        """
+        parse_source(source)
+        if name and (problem := name_problem(name)):
+            raise SourceError(problem)
+        open_jobs = [job for job in self._jobs.values() if not job.is_over]
+        for job in open_jobs:
+            if job.source == source and name in ("", job.name):
+                return job
+        if len(open_jobs) >= MAX_WAITING:
+            raise CommandError(f"{MAX_WAITING} installs wait already; let some finish, or cancel them")
+        job = InstallJob(
+            id=secrets.token_hex(6),
+            source=source,
+            name=name,
+            context=context,
+            allow_pickle=allow_pickle,
+            created_at=time.time(),
+        )
+        self._start(job)
+        return job
+
+    async def cancel(self, job_id: str) -> InstallJob:
+        """Ends a job and removes what it had fetched. One that is over stays as it is."""
+        job = self.find(job_id)
+        if job.is_over:
+            return job
+        task = self._tasks.get(job_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        job = self._jobs[job_id]
+        if job.is_over:
+            return job
+        self._put(replace(job, state=CANCELLED, speed=0.0, ended_at=time.time()))
+        if job.name and job.name not in self.busy:
+            await asyncio.to_thread(_forget_parts, model_folder(self._models, job.name))
+        return self._jobs[job_id]
+
+    async def retry(self, job_id: str) -> InstallJob:
+        """Begins a job again that failed or was cancelled; what arrived before is used."""
+        job = self.find(job_id)
+        if job.is_over and (task := self._tasks.get(job_id)) is not None:
+            await asyncio.wait({task})  # It has said its last word, but its worker may not be gone yet.
+            job = self.find(job_id)
+        if job.is_over:
+            self._start(replace(job, state=QUEUED, error="", code="", speed=0.0, ended_at=0.0))
+        return self._jobs[job_id]
+
+    async def watch(self, job_id: str) -> AsyncIterator[InstallJob]:
+        """The job now and after each change, not too often, until it is over."""
+        self.find(job_id)
+        while (job := self._jobs.get(job_id)) is not None:
+            yield job
+            if job.is_over:
+                return
+            await self._changed.setdefault(job_id, asyncio.Event()).wait()
+            await asyncio.sleep(TELL_EVERY)
+
+    # -------------------------------------------------------------- one job
+
+    def _start(self, job: InstallJob) -> None:
+        self._put(job)
+        task = asyncio.get_running_loop().create_task(self._run(job.id), name=f"install {job.source}")
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
+
+    async def _run(self, job_id: str) -> None:
+        try:
+            async with self._room:
+                self._put(replace(self._jobs[job_id], state=RUNNING))
+                await self._work(job_id)
+        except Exception as error:  # The job says so; nobody else waits for this task.
+            log.exception("install %s", job_id)
+            self._put(failed(self._jobs[job_id], f"{type(error).__name__}: {error}", "internal", time.time()))
+
+    async def _work(self, job_id: str) -> None:
+        job = self._jobs[job_id]
+        order = {"source": job.source, "name": job.name if job.name else "", "context": job.context}
+        order |= {"allow_pickle": job.allow_pickle, **await self._extra()}
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gallery.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT,
+            start_new_session=True,
+        )
+        try:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            worker.stdin.write(json.dumps(order).encode() + b"\n")
+            speed = Speed(time.monotonic())
+            async for line in worker.stdout:
+                await self._heard(job_id, line, speed)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                worker.kill()
+            await worker.wait()
+        if not self._jobs[job_id].is_over:
+            self._put(failed(self._jobs[job_id], "the install ended without a word; retry it", "crashed", time.time()))
+
+    async def _heard(self, job_id: str, line: bytes, speed: Speed) -> None:
+        event = json.loads(line)
+        rate = speed.update(event["fetched"], time.monotonic()) if event["event"] == "progress" else 0.0
+        job = after_event(self._jobs[job_id], event, rate, time.time())
+        if event["event"] == "done":
+            # Before anybody is told: who then asks for the model finds it.
+            await self._installed(job.name)
+            log.info("model %s is installed: %s", job.name, job.why)
+        elif event["event"] == "failed":
+            log.warning("install of %s: %s", job.source, job.error)
+        self._put(job)
+
+    def _put(self, job: InstallJob) -> None:
+        before = self._jobs.get(job.id)
+        self._jobs[job.id] = job
+        if before is None or (before.state, before.name) != (job.state, job.name):
+            self._write(job)
+        for gone in forgotten(self._jobs):
+            del self._jobs[gone]
+            self._path(gone).unlink(missing_ok=True)
+        if event := self._changed.pop(job.id, None):
+            event.set()
+
+    def _write(self, job: InstallJob) -> None:
+        temporary = self._path(job.id).with_suffix(".new")
+        try:
+            temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
+            os.replace(temporary, self._path(job.id))
+        except OSError as error:
+            log.warning("install %s is not remembered: %s", job.source, error.strerror or error)
+
+    def _path(self, job_id: str) -> Path:
+        return self._folder / f"{job_id}.json"
+
+
+def _forget_parts(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.endswith(PART_SUFFIXES):
+                path.unlink(missing_ok=True)
+        if {path.name for path in folder.iterdir()} <= {".lock"}:
+            (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()

@@ -1,0 +1,131 @@
+"""Installs and gallery entries in the terminal."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from node.client import NodeClient
+from node.errors import CommandError
+
+Json = Mapping[str, Any]
+
+
+def size_text(count: float) -> str:
+    """Bytes for people, as downloads count them."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds for people."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def follow(client: NodeClient, job: Json, console: Console) -> Json:
+    """Shows an install until it is over; its last state.
+
+    Raises:
+        CommandError: it failed or was cancelled.
+    """
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+    ]
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(job["source"], total=None, told=job["state"])
+            for change in client.events(job["events"]):
+                job = {**job, **change}
+                progress.update(
+                    task,
+                    description=job["name"] or job["source"],
+                    total=job["size"] or None,
+                    completed=job["fetched"],
+                    told=told(job),
+                )
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"the install goes on without you: 'shoal models jobs' tells how far it is, --cancel {job['id']} ends it"
+        ) from None
+    if job["state"] != "done":
+        raise CommandError(job["error"] or f"the install was {job['state']}", hint=_hint(job))
+    return job
+
+
+def told(job: Json) -> str:
+    """How far an install is, in a few words."""
+    if job["state"] != "running":
+        return str(job["state"])
+    if not job["size"]:
+        return "asking where the files are"
+    parts = [f"{size_text(job['fetched'])} of {size_text(job['size'])}"]
+    if job["speed"]:
+        parts.append(f"{size_text(job['speed'])}/s")
+    if job["seconds_left"]:
+        parts.append(f"{duration_text(job['seconds_left'])} left")
+    return ", ".join(parts)
+
+
+def _hint(job: Json) -> str:
+    if job["code"] in ("unreachable", "server_error", "rate_limited", "disk_full", "unauthorized", "crashed"):
+        return f"what arrived is kept; go on with: shoal models jobs --retry {job['id']}"
+    return ""
+
+
+def jobs_table(jobs: Iterable[Json]) -> Table:
+    table = _table("id", "model", "state", "how far", "what")
+    for job in jobs:
+        far = told(job) if job["state"] == "running" else size_text(job["size"]) if job["size"] else ""
+        table.add_row(*map(Text, (job["id"], job["name"], job["state"], far, job["error"] or job["source"])))
+    return table
+
+
+def entries_table(entries: Iterable[Json]) -> Table:
+    table = _table("name", "size about", "can", "licence", "fits", "what it is")
+    for entry in entries:
+        size = size_text(entry["estimated_bytes"]) if entry["estimated_bytes"] else ""
+        fits = ", ".join(entry["fits"]) or ("-" if size else "")
+        if entry["available_on"]:
+            fits = "installed: " + ", ".join(entry["available_on"])
+        elif entry["engine"] != "llama":
+            fits = f"needs {entry['engine']}, not there yet"
+        can = ", ".join(word for word in entry["capabilities"] if word != "completion")
+        table.add_row(*map(Text, (entry["name"], size, can, entry["licence"], fits, entry["description"])))
+    return table
+
+
+def shown(found: Json) -> str:
+    """An installed model, as lines of text."""
+    lines = [found["name"]]
+    lock = found["installed"]
+    if lock:
+        lines += [
+            f"  from      {lock['source']}",
+            f"  that is   {lock['resolved']}",
+            f"  variant   {lock['why']}",
+            f"  licence   {lock['licence'] or 'not said'}",
+        ]
+        lines += [f"  file      {f['name']}, {size_text(f['size'])}, sha256 {f['sha256']}" for f in lock["files"]]
+    return "\n".join([*lines, "", found["card"].rstrip()])
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading)
+    return table

@@ -1,0 +1,39 @@
+"""What the commands share: options that several have, and where they print."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from node.config import default_data_dir
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
+    """A click option whose variable is `SHOAL_` and its name."""
+    parameter = next(n for n in names if n.startswith("--")).split("/")[0].removeprefix("--no-").removeprefix("--")
+    variable = "SHOAL_" + parameter.upper().replace("-", "_")
+    return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
+data_option = option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=default_data_dir,
+    show_default="~/.local/share/shoal",
+    # Before --config, whose default is in this folder.
+    is_eager=True,
+    help="Folder for identity, token, models and logs.",
+)
+api_option = option(
+    "--api",
+    metavar="URL",
+    help="The node to talk to. Default: the one running here, else http://127.0.0.1:8080.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

@@ -1,0 +1,224 @@
+"""A model is one command away: fetched, verified, usable on every node; also when the node dies in the middle."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.helpers.file_server import COMMIT, Cut, FileServer
+from tests.helpers.nodes import Node, events, mesh_of, until
+
+pytestmark = pytest.mark.e2e
+
+MINNOW = (files("gallery.minnow") / "minnow.gguf").read_bytes()
+SHA = hashlib.sha256(MINNOW).hexdigest()
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A Hugging Face hub with one repository."""
+    with FileServer(hub={"fish/Little-Fish-GGUF": {"README.md": b"hello", "little-fish-Q8_0.gguf": MINNOW}}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+
+
+async def install(http: httpx.AsyncClient, source: str, **more: Any) -> dict[str, Any]:
+    """The job's last state."""
+    answer = await http.post("/api/gallery/install", json={"source": source, **more})
+    assert answer.status_code == 202, answer.text
+    return await followed(http, answer.json())
+
+
+async def followed(http: httpx.AsyncClient, job: dict[str, Any]) -> dict[str, Any]:
+    async with http.stream("GET", job["events"]) as stream:
+        async for change in events(stream):
+            job = job | change
+    return job
+
+
+async def says_hello(http: httpx.AsyncClient, model: str) -> httpx.Response:
+    answer = await http.post("/v1/chat/completions", json={"model": model, "messages": HELLO, "max_tokens": 8})
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+async def test_a_model_of_the_hub_is_installed_and_answers_through_any_node(tmp_path: Path, hub: FileServer) -> None:
+    async with mesh_of(tmp_path, "ab") as (a, b), a.client() as at_a, b.client() as at_b:
+        job = await install(at_a, "hf://fish/Little-Fish-GGUF")
+
+        assert (job["state"], job["name"], job["fetched"]) == ("done", "little-fish", len(MINNOW)), job
+        assert "Q8_0" in job["why"]
+        assert (await at_a.get("/v1/models/little-fish")).json()["available_on"] == ["a"]
+
+        async def is_listed_at_b() -> bool:
+            return (await at_b.get("/v1/models/little-fish")).status_code == 200
+
+        await until(is_listed_at_b, "b to hear of it")
+        assert (await says_hello(at_b, "little-fish")).headers["x-shoal-node"] == "a"
+
+        shown = (await at_a.get("/api/gallery/models/little-fish")).json()
+        assert shown["installed"]["resolved"] == f"hf://fish/Little-Fish-GGUF@{COMMIT}"
+        assert shown["installed"]["files"][0]["sha256"] == SHA
+        assert (await at_a.post("/api/gallery/models/little-fish/verify")).json()["ok"] is True
+
+
+async def test_another_node_is_asked_to_install_and_tells_how_far_it_is(tmp_path: Path, hub: FileServer) -> None:
+    hub.rate = 8_000_000
+    async with mesh_of(tmp_path, "ab") as (a, b), a.client() as http:
+        job = await install(http, "hf://fish/Little-Fish-GGUF:Q8_0", name="fish", node="b")
+
+        assert job["state"] == "done", job
+        assert (b.root / "models" / "fish" / "little-fish-Q8_0.gguf").read_bytes() == MINNOW
+        assert not (a.root / "models" / "fish").exists()
+        assert (await says_hello(http, "fish")).headers["x-shoal-node"] == "b"
+        assert (await http.get("/api/gallery/jobs", params={"node": "b"})).json()["jobs"][0]["id"] == job["id"]
+
+        refused = await http.post("/api/gallery/install", json={"source": "file:///etc/passwd", "node": "b"})
+        assert refused.status_code == 400
+        assert (await http.get("/api/gallery/jobs/none", params={"node": "b"})).status_code == 404
+
+        removed = await http.delete("/api/gallery/models/fish", params={"node": "b"})
+        assert removed.json()["freed"] >= len(MINNOW)
+        assert list((b.root / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["ollama://{host}/library/fish:tiny", "{url}/fish.gguf", "file://{path}"])
+async def test_other_places_that_models_come_from(tmp_path: Path, hub: FileServer, source: str) -> None:
+    hub.publish("library/fish", "tiny", MINNOW, {"temperature": 0.5})
+    hub.files["/fish.gguf"] = MINNOW
+    (tmp_path / "fish.gguf").write_bytes(MINNOW)
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        where = source.format(host=f"127.0.0.1:{hub.port}", url=hub.url, path=tmp_path / "fish.gguf")
+
+        job = await install(http, where)
+
+        assert job["state"] == "done", job
+        await says_hello(http, job["name"])
+        assert (await http.delete(f"/api/gallery/models/{job['name']}")).status_code == 200
+        assert (tmp_path / "fish.gguf").exists()
+
+
+async def test_a_failed_install_says_why_and_can_be_retried(tmp_path: Path, hub: FileServer) -> None:
+    hub.needs_token = "Bearer secret"
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        job = await install(http, "hf://fish/Little-Fish-GGUF")
+
+        assert (job["state"], job["code"]) == ("failed", "unauthorized"), job
+        assert "HF_TOKEN" in job["error"]
+        hub.needs_token = ""
+
+        assert (await http.post(f"/api/gallery/jobs/{job['id']}/retry")).status_code == 202
+        again = await followed(http, job)
+
+        assert (again["state"], again["error"]) == ("done", ""), a.log()[-1500:]
+
+
+async def test_what_is_no_model_is_not_installed(tmp_path: Path, hub: FileServer) -> None:
+    hub.files["/page.gguf"] = b"<html>log in first</html>"
+    hub.hub["fish/old"] = {"pytorch_model.bin": b"\x80\x02"}
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        page = await install(http, f"{hub.url}/page.gguf")
+        pickle = await install(http, "hf://fish/old")
+        unknown = await install(http, "hf://fish/none")
+        nonsense = await http.post("/api/gallery/install", json={"source": "gopher://x"})
+
+        assert "no usable model" in page["error"]
+        assert "pickled checkpoint" in pickle["error"]
+        assert unknown["code"] in ("not_found", "unauthorized")
+        assert nonsense.status_code == 400
+        assert not (a.root / "models" / "page.yaml").exists()
+
+
+async def test_a_cancelled_install_leaves_nothing(tmp_path: Path, hub: FileServer) -> None:
+    hub.rate = 500_000
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        job = (await http.post("/api/gallery/install", json={"source": "hf://fish/Little-Fish-GGUF"})).json()
+        part = a.root / "models" / "little-fish" / "little-fish-Q8_0.gguf.part"
+        await until(part.exists, "the download to begin")
+
+        cancelled = (await http.delete(job["url"])).json()
+
+        assert cancelled["state"] == "cancelled"
+        assert list((a.root / "models").iterdir()) == []
+
+
+async def bring_up(node: Node) -> None:
+    node.start()
+    await node.until_ready()
+
+
+# `tests/gallery/test_worker.py` kills the worker in every phase.
+PHASES = {
+    "half of it": lambda a, hub: hub.bytes_sent > len(MINNOW) / 2,
+    "the file in place": lambda a, hub: (a.root / "models/little-fish/little-fish-Q8_0.gguf").exists(),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_a_node_that_is_killed_finishes_the_install_at_its_next_start(
+    tmp_path: Path, hub: FileServer, phase: str
+) -> None:
+    hub.rate = 8_000_000
+    async with mesh_of(tmp_path, "a") as [a]:
+        async with a.client() as http:
+            job = (await http.post("/api/gallery/install", json={"source": "hf://fish/Little-Fish-GGUF"})).json()
+            deadline = asyncio.get_running_loop().time() + 20
+            while not PHASES[phase](a, hub):
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.002)
+            a.kill()
+
+        await bring_up(a)
+
+        async with a.client() as http:
+            done = await followed(http, job)
+            assert done["state"] == "done", done
+            await says_hello(http, "little-fish")
+        folder = a.root / "models" / "little-fish"
+        assert sorted(p.name for p in folder.iterdir() if p.name != ".lock") == [
+            "install.json",
+            "little-fish-Q8_0.gguf",
+        ]
+        assert hashlib.sha256((folder / "little-fish-Q8_0.gguf").read_bytes()).hexdigest() == SHA
+
+
+async def test_a_server_that_breaks_off_again_and_again_is_outlasted(tmp_path: Path, hub: FileServer) -> None:
+    hub.trouble = [Cut(after=1_000_000), Cut(after=500_000), Cut(after=100)]
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        job = await install(http, "hf://fish/Little-Fish-GGUF")
+
+        assert job["state"] == "done", job
+        assert hub.bytes_sent <= len(MINNOW) * 1.05
+
+
+async def test_the_command_line_installs_shows_and_removes(tmp_path: Path, hub: FileServer) -> None:
+    async with mesh_of(tmp_path, "a") as [a]:
+        told = await shoal(a, "models", "install", "hf://fish/Little-Fish-GGUF")
+        assert "little-fish is installed" in told
+        assert json.loads(await shoal(a, "models", "show", "little-fish", "--json"))["installed"]["files"]
+        assert "as it was installed" in await shoal(a, "models", "verify", "little-fish")
+        assert "qwen3-4b" in await shoal(a, "models", "search", "qwen3")
+        assert "removed" in await shoal(a, "models", "remove", "little-fish")
+        assert "0 files removed" in await shoal(a, "models", "gc")
+        assert "done" in await shoal(a, "models", "jobs")
+
+
+async def shoal(node: Node, *words: str) -> str:
+    import sys
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "node", *words, "--data", str(node.root)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+    return out.decode()

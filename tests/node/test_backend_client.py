@@ -26,9 +26,9 @@ class Scripted(BackendServicer):
         self.generate: Handler | None = None
         self.transcribe: Handler | None = None
 
-    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:
+    async def Generate(self, requests: AsyncIterator[pb.GenerateRequest], context: Any) -> None:
         assert self.generate is not None
-        await self.generate(request, context)
+        await self.generate(await anext(requests), context)
 
     async def Transcribe(self, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
         assert self.transcribe is not None

@@ -71,9 +71,10 @@ class GossipConfig:
     """Nodes never met that are dialled at once; members that were lost need not wait behind them."""
     most_buried: int = 4096
     """Forgotten nodes whose versions are remembered."""
-    answers_burst: int = 8 * 1024 * 1024
-    answers_per_second: int = 512 * 1024
-    """Bytes of records that one peer can ask for: a large view at once, repairs in the long run."""
+    answers_burst: int = 3 * 1024 * 1024
+    answers_per_second: int = 128 * 1024
+    """Bytes of records that one peer can ask for: a large view at once, repairs in the long run. Less than
+    the peer reads without a pause (`mesh.connection.GOSSIP_BURST`)."""
     accusations_burst: int = 64
     accusations_per_second: float = 4.0
     """Accusations taken from one peer. Each makes the accused tell the whole mesh that it lives."""
@@ -106,5 +107,9 @@ class MeshConfig:
     """Calls from here to one peer at once. The next ones wait in order."""
     call_queue_per_peer: int = 1024
     """Calls that may wait for a place; one more fails at once with a clear error."""
+    most_call_bytes: int = 256 * 1024 * 1024
+    most_call_bytes_per_peer: int = 64 * 1024 * 1024
+    """Memory for requests that peers send here, from the announcement of a message until its call ends; the same
+    again for replies on their way through. A call that finds no room waits, then is refused."""
     advertise: tuple[str, ...] = ()
     """Addresses to announce instead of the ones found on this machine's interfaces."""

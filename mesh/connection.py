@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from mesh import forwarding
+from mesh.budget import Budget
 from mesh.codec import MAX_MESSAGE_BYTES, Message, read_message, write_message
 from mesh.errors import PeerRefusedError, WireError
 from mesh.libp2p_host import SecureConnection
@@ -36,6 +37,13 @@ MEMBER_PROTOCOL = "/shoal/member/1"
 
 OUTBOX_BYTES = 1024 * 1024
 """Gossip waiting for a slow peer. More is dropped; comparing views makes up for it."""
+
+GOSSIP_BURST, GOSSIP_PER_SECOND = 4 * 1024 * 1024, 256 * 1024
+"""Bytes of gossip read from one peer at once, and per second in the long run. A large view passes at once; a peer
+that says more is read more slowly, and so made to wait: by its own window, then by its own outbox."""
+
+MESSAGE_COST = 512
+"""Bytes that a message counts for beside its own."""
 
 _ADMITTED = b"\x01"
 _MOST_HANDSHAKE_BYTES = 256
@@ -65,6 +73,7 @@ class Connection:
         self.session = Session(secure, is_initiator=secure.is_dialer, on_stream=self._on_stream)
         self.calls = trio.Semaphore(0)
         self.calls_waiting = 0
+        self.calls_served = 0
         self._self_id = self_id
         self._serve_call = serve_call
         self._blame = blame
@@ -189,10 +198,14 @@ class Connection:
         """
         assert self._control is not None
         stream, reader = self._control
+        budget = Budget(GOSSIP_BURST, GOSSIP_PER_SECOND)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_gossip, stream)
             while True:
-                message = read_message(await reader.read_frame(MAX_MESSAGE_BYTES))
+                body = await reader.read_frame(MAX_MESSAGE_BYTES)
+                # Before it is looked at: checking signatures is what a flood would cost us.
+                await trio.sleep(budget.owe(len(body) + MESSAGE_COST, trio.current_time()))
+                message = read_message(body)
                 self._counters.gossip_in += 1
                 if message is not None:
                     receive(message)

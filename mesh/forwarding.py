@@ -121,6 +121,13 @@ class FrameDecoder:
     def is_between_frames(self) -> bool:
         return not self._pending
 
+    @property
+    def awaits(self) -> int:
+        """Length of the frame that has begun and is not whole yet; 0 if there is none."""
+        if len(self._pending) < _FRAME.size:
+            return 0
+        return int(_FRAME.unpack_from(self._pending)[1])
+
     def feed(self, data: bytes) -> list[Frame]:
         """Every frame completed by `data`.
 

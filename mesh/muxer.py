@@ -23,6 +23,7 @@ from typing import Protocol
 
 import trio
 
+from mesh.budget import Budget
 from mesh.errors import MeshError
 
 PROTOCOL = "/yamux/1.0.0"
@@ -32,6 +33,13 @@ WINDOW = 256 * 1024
 
 MAX_STREAMS = 1024
 """Open streams a peer may have here. One more is reset."""
+
+STREAMS_BURST, STREAMS_PER_SECOND = 8192, 4000
+"""New streams a peer may open at once, and per second in the long run: opening and resetting them costs us more
+than it costs the peer."""
+
+PINGS_BURST, PINGS_PER_SECOND = 64, 4
+"""yamux pings answered. Nobody needs more to see that a connection lives."""
 
 MAX_PACKET = 65519
 """The most plain bytes in one noise packet."""
@@ -208,6 +216,8 @@ class Session:
         self._outgoing = bytearray()
         self._wake_writer = trio.Event()
         self._has_room = trio.Event()
+        self._new_streams = Budget(STREAMS_BURST, STREAMS_PER_SECOND)
+        self._pings = Budget(PINGS_BURST, PINGS_PER_SECOND)
         self._closing = False
         self.is_closed = False
         self.bytes_in = 0
@@ -335,6 +345,8 @@ class Session:
                 if kind <= _WINDOW_UPDATE:
                     self._take_stream_frame(kind, flags, stream_id, length, whole[start:used], nursery)
                 elif kind == _PING:
+                    if not self._pings.take(1, trio.current_time()):
+                        raise MuxerProtocolError("pings without end")
                     if flags & _SYN:
                         self._send(_PING, _ACK, 0, length)
                 else:
@@ -366,6 +378,8 @@ class Session:
         is_theirs = stream_id % 2 != self._next_id % 2 and stream_id != 0
         if not is_theirs or stream_id in self._streams:
             raise MuxerProtocolError("a stream id that is not the peer's to use")
+        if not self._new_streams.take(1, trio.current_time()):
+            raise MuxerProtocolError("opens streams without end")
         if len(self._streams) >= MAX_STREAMS:
             self._send(_WINDOW_UPDATE, _RST, stream_id, 0)
             return None

@@ -43,6 +43,7 @@ from mesh.forwarding import (
     write_replies,
 )
 from mesh.muxer import Stream, StreamResetError
+from mesh.room import NoRoomError, Room, Share
 from mesh.stats import Counters
 from mesh.streams import StreamReader, expect_agreement, proposal
 from mesh.types import NodeId
@@ -78,6 +79,8 @@ class Relay:
         self._start_handler = start_handler
         self._stop_handler = stop_handler
         self._blame = blame
+        self._request_room = Room(config.most_call_bytes, config.most_call_bytes_per_peer)
+        self._reply_room = Room(config.most_call_bytes, config.most_call_bytes_per_peer)
 
     # ------------------------------------------------------------ calling
 
@@ -121,21 +124,23 @@ class Relay:
         replies: ToLoop[bytes],
     ) -> None:
         stream = connection.session.open_stream()
+        share = self._reply_room.share(connection.peer_id)
         failures: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_send_request, stream, header, requests)
-                await self._take_replies(stream, replies)
+                await self._take_replies(stream, replies, share)
                 nursery.cancel_scope.cancel()
         except* (MeshError, PipeCancelled) as group:
             failures += _leaves(group)
         finally:
             stream.reset()
+            share.close()
         if failures:
             # What the peer said about the failure beats what we saw of it.
-            raise next((f for f in failures if isinstance(f, RemoteCallError)), failures[0])
+            raise next((f for f in failures if isinstance(f, RemoteCallError)), _told(failures[0]))
 
-    async def _take_replies(self, stream: Stream, replies: ToLoop[bytes]) -> None:
+    async def _take_replies(self, stream: Stream, replies: ToLoop[bytes], share: Share) -> None:
         reader = StreamReader(stream)
         await expect_agreement(reader, PROTOCOL)
         decoder = FrameDecoder()
@@ -160,6 +165,7 @@ class Relay:
             if is_over:
                 stream.close_write()
                 return
+            await share.resize(decoder.awaits)
         raise StreamResetError("the answer ended in the middle")
 
     # ------------------------------------------------------------ being called
@@ -171,6 +177,19 @@ class Relay:
             WireError, StreamResetError: the peer broke the protocol, or hung up.
         """
         self._counters.calls_in += 1
+        # A caller that keeps to its own limit has at most so many here, and as many that are just ending.
+        if connection.calls_served >= 2 * self._config.max_calls_per_peer:
+            await _refuse(stream, reader, f"{connection.calls_served} calls of yours are running here")
+            return
+        connection.calls_served += 1
+        share = self._request_room.share(connection.peer_id)
+        try:
+            await self._serve(connection, stream, reader, share)
+        finally:
+            share.close()
+            connection.calls_served -= 1
+
+    async def _serve(self, connection: Connection, stream: Stream, reader: StreamReader, share: Share) -> None:
         decoder = FrameDecoder()
         frames: list[Frame] = []
         while not frames:
@@ -186,7 +205,7 @@ class Relay:
         try:
             async with trio.open_nursery() as nursery:
                 ends = nursery.cancel_scope
-                nursery.start_soon(_take_requests, reader, decoder, frames[1:], requests, ends)
+                nursery.start_soon(_take_requests, reader, decoder, frames[1:], requests, share, ends)
                 nursery.start_soon(_watch, stream, ends)
                 await _send_replies(stream, replies)
                 nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
@@ -243,10 +262,12 @@ async def _take_requests(
     decoder: FrameDecoder,
     frames: list[Frame],
     requests: ToLoop[bytes],
+    share: Share,
     ends: trio.CancelScope,
 ) -> None:
     """Feed the handler, and after the last message keep listening: a reset must be noticed."""
     has_ended = False
+    held = 0
     while True:
         batch: list[bytes] = []
         for frame in frames:
@@ -258,12 +279,19 @@ async def _take_requests(
                 case _:
                     raise WireError("a frame that does not belong into a request")
         if batch:
+            # The backend has what came before when it asks for more; what came last it works with.
+            held = weight_of(batch)
             try:
-                await requests.send(batch, weight_of(batch))
+                await requests.send(batch, held)
             except PipeCancelled:
                 has_ended = True  # The handler wants no more, but is still answering.
         if has_ended:
             requests.close()
+        try:
+            await share.resize(held + decoder.awaits)
+        except NoRoomError as error:
+            requests.close(_told(error))
+            await trio.sleep_forever()  # The handler answers with that, and the caller hangs up.
         data = await reader.read_some()
         if not data:
             if not has_ended:
@@ -271,6 +299,21 @@ async def _take_requests(
             ends.cancel()  # The caller has read our last reply.
             return
         frames = decoder.feed(data)
+
+
+async def _refuse(stream: Stream, reader: StreamReader, reason: str) -> None:
+    await stream.write(write_failure(RemoteCallError("RESOURCE_EXHAUSTED", "queue_full", reason)))
+    stream.close_write()
+    with trio.move_on_after(FAREWELL):
+        while await reader.read_some():
+            pass
+
+
+def _told(error: BaseException) -> BaseException:
+    """What the other end is told of it."""
+    if isinstance(error, NoRoomError):
+        return RemoteCallError("RESOURCE_EXHAUSTED", "queue_full", str(error))
+    return error
 
 
 async def _send_replies(stream: Stream, replies: ToTrio[bytes]) -> None:

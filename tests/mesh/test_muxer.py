@@ -1,5 +1,6 @@
 """The muxer: streams, windows, ends, and peers that break the rules. And that libp2p's own speaks the same."""
 
+import contextlib
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -55,6 +56,10 @@ async def echo(stream: Stream) -> None:
 
 async def nothing(stream: Stream) -> None:
     await trio.sleep_forever()
+
+
+async def until_cut(stream: Stream) -> None:
+    await stream.cut.wait()
 
 
 def run(test: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -332,6 +337,34 @@ def test_a_peer_may_open_only_so_many_streams() -> None:
         assert dialer.open_streams == MAX_STREAMS
 
     with_pair(test, nothing)
+
+
+@pytest.mark.parametrize("kind", [PING, WINDOW_UPDATE], ids=["pings", "streams opened and reset"])
+def test_a_peer_that_makes_work_without_end_loses_the_connection(kind: int) -> None:
+    async def main() -> None:
+        here, there = pipes()
+        session = Session(there, is_initiator=False, on_stream=until_cut)
+        words = [
+            frame(kind, SYN if kind == PING else SYN | RST, n if kind != PING else 0, 0) for n in range(1, 20000, 2)
+        ]
+        caught: list[BaseException] = []
+
+        async def carry() -> None:
+            try:
+                await session.run()
+            except* MuxerProtocolError as group:
+                caught.append(group)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(carry)
+            with contextlib.suppress(ConnectionResetError):
+                for start in range(0, len(words), 1000):
+                    await here.write_packet(b"".join(words[start : start + 1000]))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+        assert caught
+
+    trio.run(main, clock=trio.testing.MockClock())  # No time passes: however slow this machine is, it is a flood.
 
 
 def test_a_ping_is_answered() -> None:

@@ -15,7 +15,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench import peers
 from bench.cases import Figures, measure
+from bench.engine import CONCURRENCIES, measure_engine
 
 console = Console(highlight=False)
 
@@ -32,6 +34,12 @@ BARS: list[tuple[str, str, str, float]] = [
     ("start", "ready_s", "<=", 2.0),
     ("idle", "rss_mb", "<=", 120),
     ("idle", "core_percent", "<=", 1.0),
+    *((f"{count} at once", "of_llama_server", ">=", 1.0) for count in CONCURRENCIES),
+    *((f"{count} at once", "of_its_first_token", "<=", 1.1) for count in CONCURRENCIES),
+    ("16 at once", "of_llama_cpp_server", ">=", 3.0),
+    ("2,000 shared tokens", "times_shorter", ">=", 10.0),
+    ("a step of 16", "outside_decode_percent", "<=", 3.0),
+    ("4,000 tokens beside 8 streams", "delay_in_slices", "<=", 1.0),
 ]
 
 
@@ -55,15 +63,27 @@ def table(found: dict[str, list[Figures]]) -> Table:
     return shown
 
 
+def _say(text: str) -> None:
+    console.print(f"[dim]{text}[/]")
+
+
 @click.command()
 @click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
-def main(repeats: int) -> None:
+@click.option("--only", type=click.Choice(["node", "engine"]), help="The one half or the other.")
+@click.option("--build-peers", is_flag=True, help="First make llama-server and llama_cpp.server: 10 minutes, once.")
+def main(repeats: int, only: str | None, build_peers: bool) -> None:
     """Measure this machine's Shoal."""
+    if build_peers:
+        peers.build()
     logging.basicConfig(level=logging.ERROR)
     results = Path("bench/results")
     results.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as root:
-        found = uvloop.run(measure(Path(root), repeats, lambda text: console.print(f"[dim]{text}[/]")))
+        found: dict[str, list[Figures]] = {}
+        if only != "engine":
+            found |= uvloop.run(measure(Path(root), repeats, _say))
+        if only != "node":
+            found |= uvloop.run(measure_engine(Path(root), repeats, _say))
     console.print(table(found))
     console.print(f"load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores", style="dim")
     path = results / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"

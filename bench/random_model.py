@@ -102,7 +102,10 @@ def _write(path: Path) -> None:
 
 def _tensors() -> list[tuple[str, Sequence[int]]]:
     keys = KV_HEADS * WIDTH // HEADS
-    found: list[tuple[str, Sequence[int]]] = [("token_embd.weight", (VOCABULARY, WIDTH)), ("output_norm.weight", (WIDTH,))]
+    found: list[tuple[str, Sequence[int]]] = [
+        ("token_embd.weight", (VOCABULARY, WIDTH)),
+        ("output_norm.weight", (WIDTH,)),
+    ]
     for layer in range(LAYERS):
         shapes: dict[str, Sequence[int]] = {
             "attn_norm": (WIDTH,),

@@ -6,17 +6,21 @@ answer is a whole one.
 
 import asyncio
 import json
+import re
 import time
+from bisect import bisect_left
 from typing import Any, cast
 
-DONE = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]"
+EVENT = b"data: {"
+REASON = re.compile(rb'"finish_reason":\s*"(\w+)"')
 
 
-def request(port: int, body: dict[str, Any]) -> bytes:
-    """The bytes of one chat request."""
+def request(port: int, body: dict[str, Any], path: str = "/v1/chat/completions") -> bytes:
+    """The bytes of one request."""
     payload = json.dumps(body).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
     )
     return head.encode() + payload
@@ -32,6 +36,8 @@ class Wire(asyncio.Protocol):
         self._is_stream = False
         self.chunks = 0
         self.first_at = 0.0
+        self._reads: list[tuple[float, int]] = []
+        """When bytes came, and how many there were then."""
 
     @classmethod
     async def open(cls, port: int) -> "Wire":
@@ -53,7 +59,7 @@ class Wire(asyncio.Protocol):
         self._is_stream = False
         await self._send(raw, timeout)
 
-    async def stream(self, raw: bytes, timeout: float = 120.0) -> None:
+    async def stream(self, raw: bytes, timeout: float = 600.0) -> None:
         """Send, and wait for the end of the stream; `chunks` and `first_at` tell of it."""
         self._is_stream, self.chunks, self.first_at = True, 0, 0.0
         await self._send(raw, timeout)
@@ -61,12 +67,32 @@ class Wire(asyncio.Protocol):
     async def _send(self, raw: bytes, timeout: float) -> None:
         self._done = asyncio.get_running_loop().create_future()
         self._buffer.clear()
+        self._reads.clear()
         assert self._transport is not None
         self._transport.write(raw)
         await asyncio.wait_for(self._done, timeout)
 
+    @property
+    def arrivals(self) -> list[float]:
+        """When each event of the last stream came."""
+        ends = [length for _, length in self._reads]
+        found = re.finditer(re.escape(EVENT), self._buffer)
+        return [self._reads[bisect_left(ends, match.end())][0] for match in found]
+
+    @property
+    def chunks_so_far(self) -> int:
+        """Events of the stream that runs."""
+        return self._buffer.count(EVENT)
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the last streamed answer ended."""
+        found = REASON.findall(self._buffer)
+        return found[-1].decode() if found else ""
+
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        self._reads.append((time.perf_counter(), len(self._buffer)))
         if self._is_stream:
             self._take_stream(data)
         else:
@@ -84,8 +110,8 @@ class Wire(asyncio.Protocol):
     def _take_stream(self, data: bytes) -> None:
         if not self.first_at and b'"content":"' in self._buffer.replace(b'"content":""', b""):
             self.first_at = time.perf_counter()
-        if self._buffer.endswith(b"0\r\n\r\n"):
-            self.chunks = self._buffer.count(b"data: {")
+        if self._buffer.endswith(b"\r\n0\r\n\r\n"):
+            self.chunks = self._buffer.count(EVENT)
             if DONE not in self._buffer:
                 self._fail(RuntimeError(f"a stream without its end: {bytes(self._buffer[-300:])!r}"))
             self._finish()

@@ -155,12 +155,23 @@ class LlamaEngine(Engine):
             prompt_slice=settings.prompt_slice,
             beside_slice=max(1, settings.prompt_slice // 4),
             reuse=model.can_share,
+            shift_at=plan.context_length if settings.context_shift else 0,
+            shift_keep=min(settings.context_keep, plan.context_length // 2),
         )
         speculation = Speculation(lookup=settings.lookup_tokens, draft=settings.draft_tokens, drafter=drafter)
         decoding = DecodeLoop(model, context, limits, self._changed, speculation if model.can_share else None)
         decoding.start()
         dialect = dialect_of(template.source, settings.tool_format, separate=settings.reasoning != "off")
-        maker = JobMaker(model, template, dialect, plan.context_length, plan.slots, projector, context.whole_limit)
+        maker = JobMaker(
+            model,
+            template,
+            dialect,
+            plan.context_length,
+            plan.slots,
+            projector,
+            context.whole_limit,
+            shifts=settings.context_shift,
+        )
         encoder = Encoder(projector, queue=settings.queue) if projector is not None else None
         longest = settings.context_length or model.trained_context if model.pooling else plan.context_length
         embedder = Embedder(model, plan.threads, longest)

@@ -42,8 +42,11 @@ class PromptLookup:
         self._seeded = len(seed)
 
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
-        """Up to `most` tokens that may follow `tokens`, which only grow from call to call."""
+        """Up to `most` tokens that may follow `tokens`, which grow from call to call, or were cut."""
         known = len(self._text) // _SIZE - self._seeded
+        if known > len(tokens):  # Its context was shifted.
+            known = 0
+            del self._text[self._seeded * _SIZE :]
         self._text += array("i", tokens[known:]).tobytes()
         for size in NGRAMS:
             if len(tokens) >= size and (start := self._find(size)) is not None:

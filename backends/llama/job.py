@@ -113,8 +113,11 @@ class JobMaker:
         slots: int,
         projector: Projector | None = None,
         whole_limit: int = 0,
+        *,
+        shifts: bool = False,
     ) -> None:
-        """`whole_limit`: tokens of a picture that can be computed together, where they must be."""
+        """`whole_limit`: tokens of a picture that can be computed together, where they must be. `shifts`: an answer
+        may go on when the context is full."""
         self._model = model
         self._projector = projector
         self._whole_limit = whole_limit
@@ -122,6 +125,7 @@ class JobMaker:
         self._dialect = dialect
         self._context_length = context_length
         self._slots = slots
+        self._shifts = shifts
 
     @property
     def has_tools(self) -> bool:
@@ -214,7 +218,7 @@ class JobMaker:
             index,
             self._model.piece_with(voice.markers),
             self._model.end_tokens,
-            limit=min(room, request.max_tokens) if request.HasField("max_tokens") else room,
+            limit=self._limit(job, room, request.max_tokens if request.HasField("max_tokens") else None),
             stops=list(request.stop),
             sections=voice.sections(),
             parser=voice.parser(),
@@ -229,6 +233,12 @@ class JobMaker:
             sampler.close()
             raise
         return choice
+
+    def _limit(self, job: Job, room: int, wished: int | None) -> int:
+        """Tokens that an answer may have. One that never ends by itself ends after a whole context, as in llama.cpp."""
+        if self._shifts and not job.pieces:
+            return max(self._context_length, self._model.trained_context) if wished is None else wished
+        return room if wished is None else min(room, wished)
 
     def _prompt(
         self, request: pb.GenerateRequest, offer: Offer, blobs: Mapping[str, bytes]

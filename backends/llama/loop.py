@@ -208,7 +208,7 @@ class DecodeLoop:
         if feed.guessed and self._speculation is not None:
             self._scheduler.settle(feed, drawn)
             self._speculation.note(feed, len(drawn))
-        else:
+        elif not choice.answer.reason:
             self._scheduler.extend(feed.sequence, drawn[0])
         if choice.answer.reason:
             self._scheduler.end(feed.sequence)

@@ -20,7 +20,9 @@ The rules:
 5. A copy costs no memory: cells are counted once, however many sequences hold them.
 6. A picture in a prompt is computed from its embeddings, in steps of its own, which take turns with those of text.
    What is shared, kept or fed again begins and ends beside pictures, never inside one.
-7. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
+7. A context that shifts drops tokens, and what came after them is fed again: it was read in the light of what is
+   gone now, and an answer that goes on elsewhere must see the same. With pictures in it, it does not shift.
+8. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
    and its tokens, and is fed again when there is room. The oldest never pauses, so all come to an end.
 """
 
@@ -59,6 +61,11 @@ class Limits:
 
     reuse: bool = True
     """Whether a part of a sequence can be copied. Recurrent models cannot."""
+
+    shift_at: int = 0
+    """A sequence longer than this loses half of what follows its first `shift_keep` tokens; 0: it ends by itself."""
+
+    shift_keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +123,15 @@ class Sequence:
     fed: int = 0
     cached: int = 0
     """Tokens that were in memory already when it began."""
+    drawn: bool = False
+    """It is past its prompt."""
     paused: bool = False
     """It was taken out of memory and waits for room."""
 
     @property
     def is_scored(self) -> bool:
         """What is fed next belongs to a prompt that is scored: that of the first choice, the others share it."""
-        is_first = self.owner is self.ask.owners[0]
-        return bool(self.ask.score_slice) and is_first and self.fed < len(self.ask.prompt)
+        return not self.drawn and bool(self.ask.score_slice) and self.owner is self.ask.owners[0]
 
     @property
     def begun(self) -> bool:
@@ -229,6 +237,8 @@ class Scheduler:
     def extend(self, sequence: Sequence, token: int) -> None:
         """`token` follows; it is fed in the next step."""
         sequence.tokens.append(token)
+        sequence.drawn = True
+        self._shift(sequence)
 
     def settle(self, feed: Feed, drawn: SequenceOf[int]) -> None:
         """Guesses were fed and these tokens drawn: all but the last are guesses that came true."""
@@ -236,6 +246,17 @@ class Scheduler:
         sequence.tokens += drawn
         sequence.fed = feed.start + len(drawn)
         self._truncate(sequence.id, sequence.fed)
+        self._shift(sequence)
+
+    def _shift(self, sequence: Sequence) -> None:
+        limits = self.limits
+        if not limits.shift_at or len(sequence.tokens) <= limits.shift_at or sequence.ask.media:
+            return
+        sequence.tokens = shifted(sequence.tokens, limits.shift_keep, limits.shift_at)
+        # A memory that cannot be copied in part cannot be cut either.
+        sequence.fed = min(sequence.fed, limits.shift_keep if limits.reuse else 0)
+        if sequence.begun:
+            self._truncate(sequence.id, sequence.fed)
 
     def end(self, sequence: Sequence) -> None:
         """The choice is over. Its tokens stay in memory while nobody needs the place."""
@@ -307,7 +328,8 @@ class Scheduler:
             self._queue.take()
             given = ask.given or [()] * len(ask.owners)
             first, *others = (
-                Sequence(ask, owner, [*ask.prompt, *after]) for owner, after in zip(ask.owners, given, strict=True)
+                Sequence(ask, owner, self._within_context(ask, [*ask.prompt, *after]))
+                for owner, after in zip(ask.owners, given, strict=True)
             )
             self._running.append(first)
             self._begin(first)
@@ -318,6 +340,12 @@ class Scheduler:
                 self._running.append(other)
                 if other.leader is None:
                     self._begin(other)
+
+    def _within_context(self, ask: Ask, tokens: list[int]) -> list[int]:
+        limits = self.limits
+        if not limits.shift_at or ask.media:
+            return tokens
+        return shifted(tokens, limits.shift_keep, limits.shift_at)
 
     def _somebody_waits_for_room(self) -> bool:
         return self._is_short or any(sequence.paused for sequence in self._running)
@@ -407,6 +435,8 @@ class Scheduler:
         for sequence in streams:
             scored = sequence.is_scored
             guess = () if scored else guesses.get(sequence, ())
+            if self.limits.shift_at:
+                guess = guess[: self.limits.shift_at - len(sequence.tokens)]
             tokens = [*sequence.tokens[sequence.fed :], *guess]
             yield Feed(sequence, sequence.fed, tokens, logits=True, guessed=len(guess), scored=scored)
         budget = self.limits.beside_slice if streams else self.limits.prompt_slice
@@ -471,3 +501,14 @@ def shared(held: SequenceOf[int], wanted: SequenceOf[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def shifted(tokens: list[int], keep: int, most: int) -> list[int]:
+    """What is left of `tokens` that came one after the other into a context of `most`: whenever it was full, half
+    of what followed the first `keep` was dropped (as llama.cpp's server does)."""
+    held, coming = tokens[: most + 1], tokens[most + 1 :]
+    while len(held) > most:
+        del held[keep : keep + (len(held) - keep) // 2]
+        room = most + 1 - len(held)
+        held, coming = held + coming[:room], coming[room:]
+    return held

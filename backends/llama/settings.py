@@ -66,6 +66,14 @@ class LlamaSettings:
     prompt_slice: int = 512
     """Prompt tokens of one step; a quarter of it while streams run."""
 
+    context_shift: bool = False
+    """Whether an answer goes on when its context is full: half of what follows the first `context_keep` tokens is
+    dropped, and what is left is read again. Else it ends there, with "length". Nodes that continue each other's
+    answers then need the same `context_length`."""
+
+    context_keep: int = 1
+    """Tokens at the beginning that a shift keeps; at most half of the context."""
+
     lookup_tokens: int = 0
     """Tokens guessed ahead where the text says what it said before (prompt lookup); 0: none. Pays where answers
     repeat their prompts: editing, quoting, extracting."""
@@ -93,6 +101,8 @@ class LlamaSettings:
         for name in ("lookup_tokens", "draft_tokens"):
             if not 0 <= getattr(self, name) <= MAX_GUESSED:
                 raise ValueError(f"{name} must be between 0 and {MAX_GUESSED}")
+        if self.context_keep < 0:
+            raise ValueError(f"context_keep must be at least 0, not {self.context_keep}")
         if self.slots is not None and self.slots > MAX_SLOTS:
             raise ValueError(f"slots must be at most {MAX_SLOTS}, not {self.slots}")
         if not 0 <= self.kept_prefixes <= MAX_SLOTS:

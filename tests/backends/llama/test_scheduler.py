@@ -101,6 +101,44 @@ def test_a_scored_prompt_is_read_in_small_slices_with_logits_after_every_token_o
     ]
 
 
+def test_a_full_context_drops_half_of_what_follows_its_beginning_and_reads_the_rest_again() -> None:
+    scheduler = Scheduler(limits(shift_at=8, shift_keep=2, prompt_slice=20))
+    scheduler.submit(ask("abcdefgh"))
+    [feed] = scheduler.plan().feeds
+
+    scheduler.extend(feed.sequence, ord("i"))
+    step = scheduler.plan()
+
+    assert step.memory == [Trim(feed.sequence.id, 2)]
+    assert [(f.start, f.tokens) for f in step.feeds] == [(2, [*b"fghi"])]
+
+
+def test_an_answer_that_goes_on_elsewhere_has_the_context_that_it_would_have_had() -> None:
+    text = [*range(50)]
+    there = Scheduler(limits(shift_at=16, shift_keep=3, prompt_slice=20))
+    there.submit(Ask(text[:10], ["x"]))
+    [feed] = there.plan().feeds
+    for token in text[10:]:
+        there.extend(feed.sequence, token)
+        there.plan()
+    here = Scheduler(limits(shift_at=16, shift_keep=3, prompt_slice=20))
+    here.submit(Ask(text[:10], ["x"], [text[10:]]))
+
+    assert [feed.sequence.tokens for feed in here.plan().feeds] == [feed.sequence.tokens]
+    assert feed.sequence.tokens[:3] == [0, 1, 2]
+    assert feed.sequence.tokens[-1] == 49
+
+
+def test_no_guess_reaches_past_a_context_that_shifts() -> None:
+    scheduler = Scheduler(limits(shift_at=5))
+    stream = stream_of(scheduler, "abc")
+
+    [feed] = scheduler.plan({stream: [1, 2, 3]}).feeds
+    assert feed.guessed == 1
+    scheduler.settle(feed, [1, 9])
+    assert stream.tokens == [*b"x", 1, 9]
+
+
 def test_the_oldest_prompt_is_read_first() -> None:
     scheduler = Scheduler(limits())
     scheduler.submit(ask("aaaaaa"))
@@ -416,19 +454,18 @@ class Memory:
             held += feed.tokens
 
 
-def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int) -> bool:
-    """Whether it is over."""
+def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int, drawn: Counter[Sequence]) -> bool:
+    """Whether it is over: prompt and answer have `length` tokens."""
+    sequence = feed.sequence
+    true = len(sequence.tokens) % (feed.guessed + 1) if feed.guessed else 0
+    drawn[sequence] += 1 + true
     if feed.guessed:
-        true = len(feed.sequence.tokens) % (feed.guessed + 1)
         scheduler.settle(feed, [*feed.tokens[1 : 1 + true], 7])
-        if len(feed.sequence.tokens) > length:
-            scheduler.end(feed.sequence)
-            return True
-        return False
-    if len(feed.sequence.tokens) >= length:
-        scheduler.end(feed.sequence)
+    if len(sequence.ask.prompt) + drawn[sequence] > length:
+        scheduler.end(sequence)
         return True
-    scheduler.extend(feed.sequence, len(feed.sequence.tokens) % 3)
+    if not feed.guessed:
+        scheduler.extend(sequence, len(sequence.tokens) % 3)
     return False
 
 
@@ -450,12 +487,14 @@ requests = st.builds(
     st.booleans(),
     st.sampled_from([20, 24, 33, 48]),
     st.integers(0, 3),
+    st.sampled_from([0, 13]),
 )
 def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
-    history: list[Any], reuse: bool, cells: int, guessed: int
+    history: list[Any], reuse: bool, cells: int, guessed: int, shift_at: int
 ) -> None:
-    scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, reuse=reuse))
-    memory, asked, ended = Memory(), [], Counter[Ask]()
+    shift = {"shift_at": shift_at, "shift_keep": 2} if shift_at else {}
+    scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, reuse=reuse, **shift))
+    memory, asked, ended, drawn = Memory(), [], Counter[Ask](), Counter[Sequence]()
     for event in [*history, *[None] * 400]:
         if event == "short":
             step = scheduler.plan()
@@ -489,7 +528,7 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
             assert held[len(held) - feed.guessed :] == [1, 2, 3][: feed.guessed]
         for feed in step.feeds:
             if feed.logits:
-                ended[feed.sequence.ask] += finish_or_extend(scheduler, feed, length=16)
+                ended[feed.sequence.ask] += finish_or_extend(scheduler, feed, 16, drawn)
         assert scheduler.busy <= 3
 
     assert scheduler.is_idle

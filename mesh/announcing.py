@@ -17,7 +17,7 @@ from mesh.codec import (
     MAX_NUMBER,
     MAX_TEXT,
 )
-from mesh.prefixes import HASH_BYTES, MOST_BLOCKS
+from mesh.prefixes import HASH_BYTES, MOST_HASHES
 from mesh.types import Device, ModelRecord, ModelState, NodeRecord
 
 MOST_MODEL_BYTES = 40 * 1024
@@ -91,7 +91,7 @@ def _model(model: ModelRecord) -> ModelRecord:
         first_token_seconds=_measure(model.first_token_seconds),
         size=_count(model.size),
         idle=min(max(model.idle, 0), MAX_IDLE),
-        prefixes=model.prefixes if len(model.prefixes) <= MOST_BLOCKS else frozenset(),
+        prefixes=model.prefixes if len(model.prefixes) <= MOST_HASHES else frozenset(),
     )
 
 

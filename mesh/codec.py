@@ -21,7 +21,7 @@ import msgpack
 
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity, is_signed_by, public_key_of
-from mesh.prefixes import HASH_BYTES, MOST_BLOCKS
+from mesh.prefixes import HASH_BYTES, MOST_HASHES
 from mesh.types import Device, ModelRecord, ModelState, NodeId, NodeRecord
 
 MAX_RECORD_BYTES = 64 * 1024
@@ -388,7 +388,7 @@ def _write_prefixes(prefixes: frozenset[int]) -> bytes:
 
 
 def _read_prefixes(value: Any) -> frozenset[int]:
-    raw = _bytes(value, "prefixes", HASH_BYTES * MOST_BLOCKS)
+    raw = _bytes(value, "prefixes", HASH_BYTES * MOST_HASHES)
     if len(raw) % HASH_BYTES:
         raise WireError("prefixes: not a row of hashes")
     return frozenset(struct.unpack(f"!{len(raw) // HASH_BYTES}I", raw))

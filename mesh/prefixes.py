@@ -5,7 +5,11 @@ two prompts share their first n hashes exactly if they share their first n block
 
     hashes = block_hashes(text)              of a request: computed where it enters the mesh, and where it runs
     memory.add(hashes)                       the node that runs it remembers its latest prompts
-    known_blocks(hashes, memory.sketch, …)   how much of another request is cached there
+    known_blocks(hashes, memory.sketch())    how much of another request is cached there
+
+A sketch holds, of each prompt, its end, and on the way there the rungs of a ladder that become rarer with the distance
+(`RUNGS`). So a conversation that goes on finds its own past exactly, prompts that part somewhere are compared to a
+quarter of their length, and a prompt of 64 KB takes 30 hashes and not 256.
 
 The text is the request's own (`node.prompts`), so no tokenizer is needed. The sketch follows what an engine keeps,
 and is no promise: a wrong guess costs a prompt read again, never a wrong answer. So a CRC of 32 bits will do as the
@@ -13,15 +17,18 @@ hash, and takes a third of the time of the least cryptographic one; every reques
 """
 
 import zlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
 BLOCK = 256
 """Bytes. Some 60 tokens: fine enough to tell one turn of a conversation from the next."""
 
-MOST_BLOCKS = 512
-"""Of one prompt and of one sketch: 2 KB in a record. What lies behind 128 KB of text is not compared."""
+MOST_BLOCKS = 1024
+"""Of one prompt. What lies behind 256 KB of text is not compared."""
+
+MOST_HASHES = 512
+"""Of one sketch: 2 KB in a record."""
 
 HASH_BYTES = 4
 
@@ -29,6 +36,18 @@ MANY = 3
 """Other prompts that part from a prompt at one place, for that place to be a popular beginning."""
 
 _ALL_BITS = 0xFFFFFFFF
+
+
+def _rungs(most: int) -> Iterator[int]:
+    place = 1
+    while place <= most:
+        yield place
+        # Four between one power of two and the next.
+        place += max(1, (1 << place.bit_length() - 1) // 4)
+
+
+RUNGS = tuple(_rungs(MOST_BLOCKS))
+"""Numbers of blocks at which a prompt's beginning is always noted: 1, 2, … 8, 10, … 16, 20, …"""
 
 
 def block_hashes(text: bytes) -> tuple[int, ...]:
@@ -40,18 +59,36 @@ def block_hashes(text: bytes) -> tuple[int, ...]:
     return tuple(hashes)
 
 
-def known_blocks(hashes: Sequence[int], sketch: Set[int], low: int, high: int) -> int:
-    """How many blocks of a prompt, from its beginning, a sketch knows; looked for from `low` to `high`.
-
-    Who knows a block knows all before it, so the first unknown one is searched by halves.
-    """
+def known_blocks(hashes: Sequence[int], sketch: Set[int]) -> int:
+    """How many blocks of a prompt, from its beginning, a sketch knows: exactly where one of its prompts ends, else
+    down to the next rung."""
+    # Who knows a rung knows all below it, so the first unknown one can be searched by halves.
+    low, high = 0, bisect_right(RUNGS, len(hashes))
     while low < high:
         middle = (low + high) // 2
-        if hashes[middle] in sketch:
+        if hashes[RUNGS[middle] - 1] in sketch:
             low = middle + 1
         else:
             high = middle
-    return low
+    if not low:
+        return 0
+    rung = RUNGS[low - 1]
+    between = hashes[rung : next_rung(rung) - 1]
+    if sketch.isdisjoint(between):
+        return rung
+    return rung + max(number for number, value in enumerate(between, 1) if value in sketch)
+
+
+def next_rung(place: int) -> int:
+    """The first rung above a number of blocks."""
+    index = bisect_right(RUNGS, place)
+    return RUNGS[index] if index < len(RUNGS) else MOST_BLOCKS + 1
+
+
+def rung_at(place: int) -> int:
+    """The last rung that is not above a number of blocks; 0: there is none."""
+    index = bisect_right(RUNGS, place)
+    return RUNGS[index - 1] if index else 0
 
 
 def popular_mark(value: int) -> int:
@@ -77,13 +114,19 @@ class PromptMemory:
             self._latest.append((hashes, popular))
             self._sketch = None
 
-    def sketch(self, most: int = MOST_BLOCKS) -> frozenset[int]:
-        """The hashes of the latest prompts, the newest whole and first, at most `most`."""
+    def sketch(self, most: int = MOST_BLOCKS * MOST_HASHES) -> frozenset[int]:
+        """The latest prompts, the newest first; as many blocks of them as the engine can keep, `most`, and as many
+        hashes as a sketch may have."""
         if self._sketch is None:
             known: set[int] = set()
             for hashes, popular in reversed(self._latest):
-                known.update(_fitting(hashes, known, most))
-                known.update(_fitting([popular_mark(value) for value in popular], known, most))
+                kept = min(len(hashes), most + known_blocks(hashes, known))
+                most -= kept - known_blocks(hashes, known)
+                noted = [hashes[rung - 1] for rung in RUNGS[: bisect_right(RUNGS, kept)]]
+                noted += hashes[kept - 1 : kept] if kept else ()
+                known.update(_fitting(noted, known))
+                if kept == len(hashes):
+                    known.update(_fitting([value for one in popular for value in (one, popular_mark(one))], known))
             self._sketch = frozenset(known)
         return self._sketch
 
@@ -95,9 +138,9 @@ def _parting(one: Sequence[int], other: Sequence[int]) -> int:
     return 0 if place == shorter and len(one) != len(other) else place
 
 
-def _fitting(hashes: Sequence[int], known: Set[int], most: int) -> Sequence[int]:
+def _fitting(hashes: Sequence[int], known: Set[int]) -> Sequence[int]:
     """As many of `hashes` as `known` may still grow by; from their beginning, for a block is of no use without it."""
-    room = most - len(known)
+    room = MOST_HASHES - len(known)
     for index, value in enumerate(hashes):
         if value not in known:
             if not room:

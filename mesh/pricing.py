@@ -14,7 +14,7 @@ compared no further than they change a cost.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mesh.prefixes import BLOCK, known_blocks, popular_mark
+from mesh.prefixes import BLOCK, known_blocks, next_rung, popular_mark, rung_at
 from mesh.types import Member, ModelRecord, NodeId
 
 LOCAL_PREFERENCE = 0.5
@@ -102,12 +102,10 @@ class ReadyNodes:
             return Prices(costs, [0.0] * len(costs), knows_prompt=False)
         prefix = self._prefix_costs(prompt, known, in_flight)
         costs = [cost + again for cost, again in zip(costs, prefix, strict=True)]
-        if self.here >= 0:
-            known_here = known_blocks(prompt, self._sketches[self.here], 0, known)
-            if known_here < known:
-                for index, sketch in enumerate(self._sketches):
-                    if prompt[known_here] in sketch:
-                        costs[index] -= self._hop[index]
+        if self.here >= 0 and prefix[self.here]:
+            for index, again in enumerate(prefix):
+                if again < prefix[self.here]:
+                    costs[index] -= self._hop[index]
         return Prices(costs, prefix, knows_prompt=True)
 
     def terms(self, index: int, cost: float, prefix: float, in_flight: InFlight) -> Terms:
@@ -125,10 +123,12 @@ class ReadyNodes:
 
     def _most_known(self, prompt: Sequence[int]) -> int:
         """Blocks of the prompt that the node knows that knows most of it."""
-        known = 0
+        known, more = 0, prompt[:1]
         for sketch in self._sketches:
-            if known < len(prompt) and prompt[known] in sketch:
-                known = known_blocks(prompt, sketch, known, len(prompt))
+            # Most know nothing of it, or no more than the best one so far.
+            if not sketch.isdisjoint(more):
+                known = max(known, known_blocks(prompt, sketch))
+                more = prompt[known : next_rung(known)]
         return known
 
     def _prefix_costs(self, prompt: Sequence[int], known: int, in_flight: InFlight) -> list[float]:
@@ -140,17 +140,16 @@ class ReadyNodes:
                 if as_popular in sketch:
                     most = _POPULAR_BLOCKS
         highest = FULL_PREFIX_COST if is_full else PREFIX_COST
-        low = max(0, known - most)
-        first, furthest = prompt[low], min((known - low) * _PER_BLOCK, highest)
+        low = max(1, known - most)
+        first, furthest = prompt[rung_at(low) - 1], min(most * _PER_BLOCK, highest)
         costs = []
         for sketch in self._sketches:
             if last in sketch:
                 costs.append(0.0)
             elif first not in sketch:
-                costs.append(furthest)
+                costs.append(min(known * _PER_BLOCK, furthest))
             else:
-                missing = known - known_blocks(prompt, sketch, low, known)
-                costs.append(min(missing * _PER_BLOCK, highest))
+                costs.append(min((known - known_blocks(prompt, sketch)) * _PER_BLOCK, furthest))
         return costs
 
 

@@ -212,7 +212,7 @@ class _Order:
 
     def __init__(self, self_id: NodeId, model: str, offers: Sequence[Offer]) -> None:
         ready = _in_state(offers, ModelState.READY)
-        loading = sorted(_in_state(offers, ModelState.LOADING), key=lambda o: (o.model.queued, o.node))
+        self._offers = offers
         self._self_id = self_id
         self._model = model
         self._ready = ready
@@ -220,8 +220,6 @@ class _Order:
         contexts = [o.model.context_length for o in ready]
         self._longest = 0 if 0 in contexts else max(contexts, default=0)
         self._shortest = min((c for c in contexts if c), default=0)
-        self._plain = _plain(self_id, loading, "is loading it")
-        self._plain += _plain(self_id, in_loading_order(_in_state(offers, ModelState.ON_DISK)), "loads it")
 
     def candidates(self, request: _Request) -> Iterator[Candidate]:
         wanted = min(request.context_length, self._longest) if self._longest else request.context_length
@@ -233,7 +231,10 @@ class _Order:
             yield from _rank_ready(ReadyNodes(self._self_id, self._model, long), request)
             short = sorted((o for o in self._ready if o not in long), key=lambda o: -o.model.context_length)
             yield from _plain(self._self_id, short, "holds it, with a shorter context", kind="forward")
-        yield from self._plain
+        # Seldom read so far, and not cheap.
+        loading = sorted(_in_state(self._offers, ModelState.LOADING), key=lambda o: (o.model.queued, o.node))
+        yield from _plain(self._self_id, loading, "is loading it")
+        yield from _plain(self._self_id, in_loading_order(_in_state(self._offers, ModelState.ON_DISK)), "loads it")
 
 
 def _known_order(view: MeshView, model: str, capabilities: frozenset[str]) -> _Order:

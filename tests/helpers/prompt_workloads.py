@@ -92,7 +92,7 @@ def one_hot_prefix(*, requests: int = 400, size: int = 32 * 1024, seed: int = 1)
 
 def shared_bytes(hashes: Sequence[int], sketch: Set[int]) -> int:
     """How much of a prompt, from its beginning, a sketch knows."""
-    return BLOCK * known_blocks(hashes, sketch, 0, len(hashes))
+    return BLOCK * known_blocks(hashes, sketch)
 
 
 def _view(entry: str, nodes: dict[str, Replica]) -> MeshView:

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.prefixes import BLOCK, MOST_BLOCKS, PromptMemory, block_hashes, popular_mark
+from mesh.prefixes import BLOCK, MOST_BLOCKS, MOST_HASHES, PromptMemory, block_hashes, popular_mark
 from tests.helpers.prompt_workloads import shared_bytes
 
-TEXTS = st.lists(st.binary(min_size=BLOCK, max_size=BLOCK), max_size=20).map(b"".join)
+TEXTS = st.lists(st.binary(min_size=BLOCK, max_size=BLOCK), max_size=40).map(b"".join)
 
 
 def memory_of(*texts: bytes, prompts: int = 8) -> PromptMemory:
@@ -24,7 +24,11 @@ def test_a_sketch_knows_what_two_prompts_share_from_their_beginning(start: bytes
 
     known = shared_bytes(block_hashes(start + other), memory_of(start + one).sketch())
 
-    assert known == shared // BLOCK * BLOCK
+    # Exactly up to eight blocks, or to the end of the prompt; else to within a quarter.
+    blocks = shared // BLOCK
+    is_exact = blocks <= 8 or blocks == len(start + one) // BLOCK
+    assert known // BLOCK <= blocks
+    assert known // BLOCK == blocks if is_exact else known // BLOCK >= blocks * 4 // 5
 
 
 def test_the_same_words_behind_another_beginning_are_not_known() -> None:
@@ -47,13 +51,31 @@ def test_the_oldest_prompts_are_forgotten_as_the_engine_forgets_them() -> None:
 
 
 def test_a_sketch_is_small_and_keeps_beginnings_of_the_newest() -> None:
-    long = [b"%d" % number * BLOCK * 300 for number in range(5)]
-    sketch = memory_of(*long).sketch()
+    long = [bytes([number]) * BLOCK * 900 for number in range(20)]
+    sketch = memory_of(*long, prompts=20).sketch()
 
-    assert len(sketch) <= MOST_BLOCKS
-    assert shared_bytes(block_hashes(long[4]), sketch) == len(long[4]) // BLOCK * BLOCK
-    assert 0 < shared_bytes(block_hashes(long[3]), sketch) < len(long[3])
+    assert len(sketch) <= MOST_HASHES
+    assert shared_bytes(block_hashes(long[19]), sketch) == len(long[19]) // BLOCK * BLOCK
+    assert [shared_bytes(block_hashes(text), sketch) < len(text) for text in long].count(True) > 3
     assert shared_bytes(block_hashes(long[0]), sketch) == 0
+
+
+def test_a_sketch_holds_no_more_than_the_engine_can_keep() -> None:
+    texts = [bytes([number]) * BLOCK * 10 for number in range(3)]
+    memory = memory_of(*texts)
+
+    known = [shared_bytes(block_hashes(text), memory.sketch(most=15)) // BLOCK for text in texts]
+
+    assert known == [0, 5, 10]
+
+
+def test_every_turn_of_long_conversations_finds_its_past() -> None:
+    """Twelve of 100 KB each: their blocks would fill a sketch ten times over."""
+    texts = [bytes([number]) * 100 * 1024 for number in range(12)]
+    sketch = memory_of(*texts, prompts=12).sketch()
+
+    for text in texts:
+        assert shared_bytes(block_hashes(text + b"and then?" * 100), sketch) == len(text)
 
 
 def test_a_prompt_of_any_length_has_a_bounded_number_of_hashes() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ def main(
 ) -> None:
     """Five real nodes, a steady load, and everything that can go wrong."""
     logging.basicConfig(level=logging.ERROR)
+    # As Ctrl-C: the hosts and their links must not stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = random.randrange(10_000) if seed is None else seed
     reason = "not asked for" if loopback else why_not()
     if reason:

@@ -1,6 +1,6 @@
 """A network of its own for tests: hosts as network namespaces, joined by a bridge. Needs root (Linux).
 
-    with lan("red", "blue") as hosts: ...      hosts["red"].address == "10.211.7.2"
+    with lan("red", "blue") as hosts: ...      hosts["red"].address == "10.211.7.2", say
 
 Multicast works on the bridge as on a real switch, and nothing leaves this machine. Each host has a second link, to
 this machine alone: clients ask there, so that a host that is cut off from the others can still be asked.
@@ -9,15 +9,16 @@ this machine alone: clients ask there, so that a host that is cut off from the o
 import contextlib
 import itertools
 import os
+import random
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-SUBNET = "10.211.7"
-
-CLIENTS = "10.212.7"
+SUBNETS = "10.211"
+CLIENTS = "10.212"
 """The links to this machine: four addresses for each host."""
 
 NOBODY = ("lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "permanent")
@@ -36,6 +37,8 @@ class Host:
     """Where clients on this machine reach it whatever happens to its network."""
     outer: str
     """The other end of its cable."""
+    subnet: str
+    """The first three numbers of its network's addresses."""
     bridges: tuple[str, str]
     """The network, and a second one for those on the other side of a partition."""
 
@@ -102,7 +105,7 @@ class Host:
 
     def _route(self) -> None:
         # The kernel drops the route with the link, and with the last address.
-        ip("-n", self.namespace, "route", "replace", "default", "via", f"{SUBNET}.1")
+        ip("-n", self.namespace, "route", "replace", "default", "via", f"{self.subnet}.1")
 
 
 def why_not() -> str:
@@ -120,19 +123,29 @@ def ip(*arguments: str) -> None:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
+def _free_subnet() -> int:
+    """A network that no other test on this machine uses."""
+    listed = subprocess.run(["ip", "-4", "-brief", "addr"], capture_output=True, text=True, check=True).stdout
+    taken = {int(number) for number in re.findall(rf"\b{re.escape(SUBNETS)}\.(\d+)\.", listed)}
+    return random.choice([number for number in range(256) if number not in taken])
+
+
 @contextlib.contextmanager
 def lan(*names: str) -> Iterator[dict[str, Host]]:
     """Hosts on one network, removed at the end."""
     # Never the same names twice: the kernel takes its time with the removal of the last ones.
     tag = f"{os.getpid() % 10000:04}{next(_numbers):02}"
     bridges = f"shb{tag}", f"shp{tag}"
+    third = _free_subnet()
+    subnet, clients = f"{SUBNETS}.{third}", f"{CLIENTS}.{third}"
     hosts = {
         name: Host(
             name,
             f"shoal-{tag}-{name}",
-            f"{SUBNET}.{number + 2}",
-            f"{CLIENTS}.{4 * number + 2}",
+            f"{subnet}.{number + 2}",
+            f"{clients}.{4 * number + 2}",
             f"shv{tag}{number}",
+            subnet,
             bridges,
         )
         for number, name in enumerate(names)
@@ -142,7 +155,7 @@ def lan(*names: str) -> Iterator[dict[str, Host]]:
             ip("link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
             cleanup.callback(ip, "link", "del", bridge)
             ip("link", "set", bridge, "up")
-        ip("addr", "add", f"{SUBNET}.1/24", "dev", bridges[0])
+        ip("addr", "add", f"{subnet}.1/24", "dev", bridges[0])
         for number, host in enumerate(hosts.values()):
             ip("netns", "add", host.namespace)
             cleanup.callback(ip, "netns", "del", host.namespace)
@@ -151,10 +164,10 @@ def lan(*names: str) -> Iterator[dict[str, Host]]:
             ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
             ip("-n", host.namespace, "link", "set", "lo", "up")
             ip("-n", host.namespace, "link", "set", "eth0", "up")
-            ip("-n", host.namespace, "route", "add", "default", "via", f"{SUBNET}.1")
+            ip("-n", host.namespace, "route", "add", "default", "via", f"{subnet}.1")
             asking = f"shc{tag}{number}"
             ip("link", "add", asking, "type", "veth", "peer", "name", "eth1", "netns", host.namespace)
-            ip("addr", "add", f"{CLIENTS}.{4 * number + 1}/30", "dev", asking)
+            ip("addr", "add", f"{clients}.{4 * number + 1}/30", "dev", asking)
             ip("link", "set", asking, "up")
             ip("-n", host.namespace, "addr", "add", f"{host.client_address}/30", "dev", "eth1")
             ip("-n", host.namespace, "link", "set", "eth1", "up")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from importlib.metadata import version
 
 from mesh.mesh import Mesh
@@ -24,7 +25,8 @@ MEMORY_STEP = 256 * 1024 * 1024
 class Announcer:
     """Watches, and says `Mesh.announce`."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels, *, name: str, api_url: str) -> None:
+    def __init__(self, mesh: Mesh, local: LocalModels, *, name: str, api_url: Callable[[], str]) -> None:
+        """`api_url`: how others reach the API here; it may change with this machine's address."""
         self._mesh = mesh
         self._local = local
         self._name = name
@@ -52,7 +54,7 @@ class Announcer:
     def _announce(self) -> None:
         self._mesh.announce(
             name=self._name,
-            api_url=self._api_url,
+            api_url=self._api_url(),
             software=SOFTWARE,
             devices=self._devices,
             models=self._local.records(),

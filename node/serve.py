@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         stack.push_async_callback(server.stop, 0.0)
 
         api_url = _api_url(config, server.port)
-        announcer = Announcer(mesh, local, name=config.name, api_url=_url_for_peers(config, server.port))
+        announcer = Announcer(mesh, local, name=config.name, api_url=partial(_url_for_peers, config, server.port))
         await announcer.ready()
         background = await stack.enter_async_context(Background())
         background.start(announcer.run(), "looking at models and devices")

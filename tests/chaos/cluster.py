@@ -84,6 +84,7 @@ class Cluster:
         self.api_key = api_key
         self.mark = mark
         self.trouble = Trouble()
+        self._harmed: set[str] = set()
 
     def __getitem__(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)
@@ -92,8 +93,18 @@ class Cluster:
     def has_network(self) -> bool:
         return self.members[0].host is not None
 
-    async def suffer(self, fault: Fault) -> None:
-        """Does the harm, waits, and puts it right again."""
+    async def suffer(self, fault: Fault) -> bool:
+        """Does the harm, waits, and puts it right again. False: a node has not recovered from the last one yet."""
+        if self._harmed & set(fault.nodes):
+            return False
+        self._harmed |= set(fault.nodes)
+        try:
+            await self._suffer(fault)
+        finally:
+            self._harmed -= set(fault.nodes)
+        return True
+
+    async def _suffer(self, fault: Fault) -> None:
         nodes = [self[name] for name in fault.nodes]
         match fault.kind:
             case Kind.KILL_NODE | Kind.RESTART_NODE:

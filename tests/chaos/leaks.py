@@ -92,11 +92,13 @@ async def settled(cluster: Cluster) -> list[str]:
 async def leaks(cluster: Cluster, before: dict[str, Held]) -> list[str]:
     """What is left that was not there before, in words."""
     found = await settled(cluster)
+    # Who holds models now may have held none before.
+    was = {what: max(asdict(held)[what] for held in before.values()) for what in SLACK}
     for member in cluster.members:
         if not member.processes():
             found.append(f"{member.name} has ended: {member.log().splitlines()[-1]}")
             continue
-        was, now = asdict(before[member.name]), asdict(held_by(member))
+        now = asdict(held_by(member))
         found += [
             f"{member.name}: {what} {was[what]:g} before, {now[what]:g} after"
             for what, slack in SLACK.items()

@@ -108,11 +108,10 @@ async def _disturb(
     async def suffer(fault: Fault) -> None:
         await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
         say(f"{time.monotonic() - began:6.1f}  {fault.kind.value}: {' '.join(fault.nodes)}, {fault.lasts:.1f} s")
-        verdict.faults[fault.kind] += 1
         try:
-            await cluster.suffer(fault)
+            verdict.faults[fault.kind] += await cluster.suffer(fault)
         except AssertionError as error:
-            verdict.problems.append(str(error))
+            verdict.problems.append(str(error)[-500:])
 
     async def watch() -> None:
         """How long this process itself was held up: no pause shorter than that is the nodes'."""

@@ -1,18 +1,17 @@
 """Two hosts on one network, real mDNS between them: what a user does on two machines."""
 
 import asyncio
-import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from mesh.dialing import GIVE_UP_AFTER
-from tests.helpers.lan import Host, lan, why_not
-from tests.helpers.nodes import Node, until
+from tests.helpers.lan import lan, why_not
+from tests.helpers.lan_nodes import LanNode, started
+from tests.helpers.nodes import until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -22,35 +21,6 @@ pytestmark = [
 ]
 
 HELLO = [{"role": "user", "content": "What is the capital of Italy?"}]
-
-
-class LanNode(Node):
-    """A node on a host of its own, asked over the network."""
-
-    def __init__(self, root: Path, host: Host, **kwargs: str) -> None:
-        super().__init__(root, host.name, "--host", "0.0.0.0", "--open", prefix=host.prefix, **kwargs)
-        self.host = host
-
-    @property
-    def api(self) -> str:
-        return f"http://{self.host.address}:{self.running['api'].rsplit(':', 1)[1]}"
-
-
-@contextlib.asynccontextmanager
-async def started(*nodes: LanNode) -> AsyncIterator[None]:
-    try:
-        for node in nodes:
-            node.start()
-        for node in nodes:
-            await node.until_ready()
-        yield
-    finally:
-        for node in nodes:
-            if node.process is not None and node.process.poll() is None:
-                node.process.terminate()
-        for node in nodes:
-            if node.process is not None:
-                await asyncio.to_thread(node.process.wait, 20)
 
 
 async def test_two_machines_find_each_other_and_one_answers_for_both(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ MAX_ENTRIES = 10_000
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _PARAMETERS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)([MBT])(?:-A(\d{1,4}(?:\.\d{1,3})?)([MB]))?\Z")
-_REQUIRED = ("description", "licence", "capabilities", "hub")
+_REQUIRED = ("description", "capabilities", "hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +42,15 @@ class Entry:
 
     name: str
     description: str
-    licence: str
     capabilities: tuple[str, ...]
     hub: str
     """The repository with its files."""
+    licence: str = ""
+    """Where it is not said, the hub's own word is pinned at install time."""
     engine: str = "llama"
     aliases: tuple[str, ...] = ()
     parameters: str = ""
-    """As people write it: 600M, 4B, 30B-A3B."""
+    """As people write it: 600M, 4B, 30B-A3B. The estimate of `search` rests on it."""
     revision: str = "main"
     file: str = ""
     """The quantization or file to take where nobody asks for one, instead of the largest that fits."""

@@ -108,11 +108,15 @@ def _entry(wish: Wish, source: EntrySource) -> Resolved:
         name=found.name,
         files=found.files,
         resolved=found.resolved,
-        why=found.why,
+        why=found.why + _not_yet(entry),
         licence=entry.licence or found.licence,
         quantization=found.quantization,
         card=card,
     )
+
+
+def _not_yet(entry: Entry) -> str:
+    return "; text only, this version does not read pictures yet" if "vision" in entry.capabilities else ""
 
 
 def _hub(wish: Wish, source: HubSource, name: str, *, context: int = 0) -> Resolved:

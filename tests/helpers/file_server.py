@@ -88,6 +88,8 @@ class FileServer:
     rate: float = 0.0
     """Bytes per second and connection; 0: as fast as it goes."""
     needs_token: str = ""
+    challenge: bool = False
+    """Asks for a token as registries do, and gives it to anybody who asks at /token."""
     requests: list[Request] = field(default_factory=list)
     bytes_sent: int = 0
     host: str = "127.0.0.1"
@@ -173,6 +175,11 @@ class _Handler(BaseHTTPRequestHandler):
             owner.requests.append(Request(path, headers))
         if owner.needs_token and headers.get("authorization") != owner.needs_token:
             return self._plain(401, b"no")
+        if owner.challenge and path == "/token":
+            return self._plain(200, b'{"token": "for-reading"}')
+        if owner.challenge and path.startswith("/v2/") and headers.get("authorization") != "Bearer for-reading":
+            realm = f'Bearer realm="{owner.url}/token",service="tests",scope="pull"'
+            return self._plain(401, b"", ("WWW-Authenticate", realm))
         if path in owner.redirects:
             return self._plain(302, b"", ("Location", owner.redirects[path]))
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):

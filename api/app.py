@@ -23,6 +23,7 @@ from api.no_websocket import NoWebsocket
 from api.node_routes import add_node_routes
 from api.ports import Gallery, Inference
 from api.resumable import Streams
+from api.sound_routes import add_sound_routes
 from api.stream_routes import add_stream_routes
 from api.text_routes import add_text_routes
 
@@ -61,6 +62,7 @@ def create_app(
     app.extensions[EXTENSION] = around
     app.after_serving(around.streams.aclose)
     add_text_routes(app, inference, around)
+    add_sound_routes(app, inference, around)
     add_stream_routes(app, inference, around)
     add_model_routes(app, inference)
     add_node_routes(app, inference, around)

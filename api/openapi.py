@@ -14,6 +14,7 @@ from api.embedding_request import ALL_EMBEDDING_FIELDS
 from api.fields import Field, Text
 from api.gallery_request import CARD, INSTALL_FIELDS
 from api.rerank_request import ALL_RERANK_FIELDS
+from api.speech_request import ALL_SPEECH_FIELDS
 
 Schema = dict[str, Any]
 
@@ -108,6 +109,7 @@ def _paths() -> Schema:
     completion = _object(("model", "prompt"), MODEL, *ALL_COMPLETION_FIELDS)
     embedding = _object(("model", "input"), MODEL, *ALL_EMBEDDING_FIELDS)
     rerank = _object(("model", "query", "documents"), MODEL, *ALL_RERANK_FIELDS)
+    speech = _object(("model", "input"), MODEL, *ALL_SPEECH_FIELDS)
     placement = _object((), NODE)
     return {
         "/": {"get": _operation("A page that says what this is.", answers="text/html")},
@@ -121,6 +123,11 @@ def _paths() -> Schema:
         },
         "/v1/embeddings": {"post": _operation("Vectors of texts.", body=embedding)},
         "/v1/rerank": {"post": _operation("How well each document answers a query.", body=rerank)},
+        "/v1/audio/speech": {"post": _operation("Speak a text.", body=speech, answers="audio/mpeg")},
+        "/v1/audio/voices": {
+            "parameters": [{**_MODEL_QUERY, "required": False}],
+            "get": _operation("The voices of one model, or of all."),
+        },
         "/v1/models": {"get": _operation("The models of the mesh, each once.")},
         "/v1/models/{name}": {"parameters": [_NAME], "get": _operation("One model.")},
         "/api/models/{name}/load": {

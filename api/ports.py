@@ -114,6 +114,22 @@ class RerankCall:
     documents: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechCall:
+    """`text`, spoken. What is empty is the model's own choice."""
+
+    model: str
+    request_id: str
+    caller: str = ""
+    text: str
+    voice: str = ""
+    format: str = "mp3"
+    """"mp3", "opus", "aac", "flac", "wav" or "pcm"."""
+    speed: float = 1.0
+    instructions: str = ""
+    language: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Logprob:
     """A token and how likely it was; `top` are the alternatives, likeliest first."""
@@ -180,6 +196,13 @@ Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished | Usage
 
 
 @dataclass(frozen=True, slots=True)
+class SoundDelta:
+    """A piece of a sound file."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Who computed an answer, and why."""
 
@@ -210,6 +233,28 @@ class Body(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
     async def aclose(self) -> None: ...
+
+
+class Speech(Protocol):
+    """A running speech. Read it to its end, or close it; the usage is its last event."""
+
+    @property
+    def route(self) -> Route: ...
+
+    def batches(self) -> AsyncIterator[Sequence[SoundDelta | Usage]]: ...
+
+    async def aclose(self) -> None:
+        """Cancels what is left of it, wherever it runs. Closing twice is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice that a model speaks with."""
+
+    id: str
+    name: str
+    language: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +304,14 @@ class Inference(Protocol):
 
     async def read_stream(self, stream_id: str, start: int) -> Body:
         """The events of a resumable stream that another node keeps, from number `start` on."""
+        ...
+
+    async def speak(self, call: SpeechCall) -> Speech:
+        """Start a speech; returns with its first reply in hand."""
+        ...
+
+    async def voices(self, model: str, request_id: str) -> Sequence[Voice]:
+        """The voices of a model, its own choice first."""
         ...
 
     def models(self) -> Sequence[ModelInfo]:

@@ -37,6 +37,13 @@ ENGINES = {
         packages=("llama_cpp", "numpy", "jinja2", "psutil"),
         remedy="pip install 'shoal[llama]'",
     ),
+    "speech": _Entry(
+        "backends.speech.engine",
+        "SpeechEngine",
+        "text to speech, through espeak-ng",
+        packages=("av", "espeakng_loader"),
+        remedy="pip install 'shoal[speech]'",
+    ),
 }
 
 

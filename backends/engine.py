@@ -14,7 +14,7 @@ The rules:
 - A method an engine does not have stays as it is here and answers "unsupported".
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
@@ -84,16 +84,20 @@ class Engine(Protocol):
         """The text of token ids."""
         raise self._cannot("detokenize")
 
-    def generate_image(self, requests: AsyncIterator[pb.ImageRequest]) -> AsyncIterator[pb.ImageReply]:
+    def generate_image(self, requests: AsyncIterator[pb.ImageRequest]) -> AsyncGenerator[pb.ImageReply, None]:
         """Progress, previews and pictures, as they are made."""
         raise self._cannot("generate images")
 
-    def transcribe(self, requests: AsyncIterator[pb.TranscribeRequest]) -> AsyncIterator[pb.TranscribeReply]:
+    def transcribe(self, requests: AsyncIterator[pb.TranscribeRequest]) -> AsyncGenerator[pb.TranscribeReply, None]:
         """Segments of text, as they are heard."""
         raise self._cannot("transcribe")
 
-    def speak(self, request: pb.SpeechRequest) -> AsyncIterator[pb.SpeechReply]:
+    def speak(self, request: pb.SpeechRequest) -> AsyncGenerator[pb.SpeechReply, None]:
         """Pieces of sound, as they are made."""
+        raise self._cannot("speak")
+
+    async def list_voices(self, request: pb.VoicesRequest) -> pb.VoicesReply:
+        """Every voice that `speak` takes."""
         raise self._cannot("speak")
 
     def _cannot(self, what: str) -> UnsupportedError:

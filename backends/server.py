@@ -10,7 +10,7 @@ It knows nothing of any engine, and nothing of sockets and signals (`backends.ho
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -163,20 +163,22 @@ class BackendServer(BackendServicer):
     async def GenerateImage(self, requests: AsyncIterator[pb.ImageRequest], context: Any) -> None:
         async with self._call(context):
             self._check_loaded()
-            async for reply in self._engine.generate_image(requests):
-                await context.write(reply)
+            await _write_all(self._engine.generate_image(requests), context)
 
     async def Transcribe(self, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
         async with self._call(context):
             self._check_loaded()
-            async for reply in self._engine.transcribe(requests):
-                await context.write(reply)
+            await _write_all(self._engine.transcribe(requests), context)
 
     async def Speak(self, request: pb.SpeechRequest, context: Any) -> None:
         async with self._call(context):
             self._check_model(request)
-            async for reply in self._engine.speak(request):
-                await context.write(reply)
+            await _write_all(self._engine.speak(request), context)
+
+    async def ListVoices(self, request: pb.VoicesRequest, context: Any) -> pb.VoicesReply:
+        async with self._call(context):
+            self._check_loaded()
+            return await self._engine.list_voices(request)
 
     # ------------------------------------------------------------ shared by all calls
 
@@ -201,6 +203,13 @@ class BackendServer(BackendServicer):
         if self._loaded is None:
             raise NotLoadedError
         return self._loaded
+
+
+async def _write_all(replies: AsyncGenerator[Any, None], context: Any) -> None:
+    # Closed here: what the call held must be free when the call is over, not when a collector comes by.
+    async with contextlib.aclosing(replies):
+        async for reply in replies:
+            await context.write(reply)
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ class Adapter:
     """How strongly it counts."""
 
 
-ENGINES = ("echo", "llama")
+ENGINES = ("echo", "llama", "speech")
 """What a model can run on: the engines of `backends.__main__`."""
 
 

@@ -41,7 +41,7 @@ Stamp = tuple[str, int, int, int]
 _Found = tuple[str, ModelCard | GalleryError]
 """A name, and the model or what is wrong with it."""
 
-_CAPABILITIES_BY_ENGINE = {"echo": ("chat", "completion", "embedding", "tools")}
+_CAPABILITIES_BY_ENGINE = {"echo": ("chat", "completion", "embedding", "tools"), "speech": ("speech",)}
 """For engines whose abilities do not depend on weights."""
 
 

@@ -36,6 +36,11 @@ class AnswerSoFar:
         """For `GenerateRequest.given` of whoever goes on."""
         return [(choice, ids) for choice, ids in sorted(self._ids_by_choice.items()) if ids]
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the client has a part of it."""
+        return any(self._ids_by_choice.values())
+
     def begin_again(self) -> None:
         """Somebody else goes on."""
         self._echo_heard = {}

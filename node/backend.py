@@ -60,7 +60,7 @@ EXIT_NEWS_AFTER = 0.5
 for that before the connection alone is reason enough to end the process."""
 
 CALL_METHODS = frozenset(
-    ["Generate", "Embed", "Rerank", "Tokenize", "Detokenize", "GenerateImage", "Transcribe", "Speak"]
+    ["Generate", "Embed", "Rerank", "Tokenize", "Detokenize", "GenerateImage", "Transcribe", "Speak", "ListVoices"]
 )
 """What may be called on a loaded model. The others are the supervisor's own business; `Load` from a
 peer would let it read files."""

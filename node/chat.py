@@ -5,17 +5,15 @@ from typing import Any
 
 from rich.console import Console
 
-from node.client import NodeClient
+from node.client import NodeClient, best_model
 from node.errors import CommandError
 
 
 def default_model(client: NodeClient) -> str:
     """The model to talk to when none is named: a loaded chat model, else any chat model."""
-    models = [m for m in client.get("/v1/models")["data"] if m["id"] != "echo"]
-    models.sort(key=lambda m: (not m.get("loaded_on"), m["id"]))
-    if not models:
-        raise CommandError("no model in the mesh", hint="drop a .gguf file into the data folder's models/")
-    return str(models[0]["id"])
+    if model := best_model(client, "chat"):
+        return model
+    raise CommandError("no chat model in the mesh", hint="drop a .gguf file into the data folder's models/")
 
 
 def chat(client: NodeClient, model: str, ask: Callable[[], str | None], console: Console) -> None:

@@ -237,6 +237,30 @@ def chat(model: str | None, message: str | None, api: str | None, data: Path) ->
     converse(client, model, _ask, console)
 
 
+@main.command(short_help="Speak a text aloud, or into a file.")
+@click.argument("text", required=False)
+@click.option("-m", "--model", help="Which model speaks; without it, one that is loaded.")
+@click.option("-v", "--voice", default="", help="A voice of GET /v1/audio/voices, e.g. de or nova.")
+@click.option("-s", "--speed", type=click.FloatRange(0.25, 4.0), default=1.0, show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write this file: .mp3, .wav, ..."
+)
+@api_option
+@data_option
+def say(
+    text: str | None, model: str | None, voice: str, speed: float, output: Path | None, api: str | None, data: Path
+) -> None:
+    """Speak TEXT (or standard input) aloud, with whichever node can.
+
+    With --output it is written to a file instead, in the format of its ending.
+    """
+    from node.client import NodeClient
+    from node.say import speak
+
+    text = sys.stdin.read() if text is None or text == "-" else text
+    speak(NodeClient.find(api, data), text, model=model, voice=voice, speed=speed, output=output, console=console)
+
+
 def _ask() -> str | None:
     try:
         return console.input("[bold cyan]> [/]")

@@ -87,6 +87,22 @@ class NodeClient:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
+    def file(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[httpx.Headers, bytes]]:
+        """A file that is streamed as it is made, in pieces, each with the answer's headers.
+
+        Raises:
+            CommandError: the node is not there, it answers with an error, or the file breaks off.
+        """
+        try:
+            with self._http.stream("POST", path, json=body, timeout=PATIENT) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                for piece in response.iter_bytes():
+                    yield response.headers, piece
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
     def _send(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
             response = self._http.request(method, path, **kwargs)
@@ -112,6 +128,13 @@ class NodeClient:
 
 def _given(query: Mapping[str, str | None]) -> dict[str, str]:
     return {key: value for key, value in query.items() if value is not None}
+
+
+def best_model(client: NodeClient, capability: str) -> str | None:
+    """A model that can do that: a loaded one, else any. `echo` is for tests and never chosen."""
+    models = [m for m in client.get("/v1/models")["data"] if capability in m["capabilities"] and m["id"] != "echo"]
+    models.sort(key=lambda m: (not m.get("loaded_on"), m["id"]))
+    return str(models[0]["id"]) if models else None
 
 
 def _refusal(response: httpx.Response) -> CommandError:

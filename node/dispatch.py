@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -20,21 +20,25 @@ from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import Member, ModelState, NodeState
 from node import protocol
-from node.answer_so_far import Given
+from node.answer_so_far import AnswerSoFar, Given
 from node.backend_errors import BackendError
 from node.config import NodeConfig
 from node.distant_streams import open_distant
-from node.errand import Errand
+from node.errand import Errand, SoFar
 from node.failure import of_backend_error, to_api_error
 from node.local_models import LocalModels
 from node.prompts import hashes_of_call
 from node.sending import Asked, Sender, Target
+from node.sound_so_far import SoundSoFar
 from node.waiting_room import WaitingRoom
 
 LOAD, UNLOAD = "node.Load", "node.Unload"
 """What nodes ask of each other beside the backend protocol; bodies are JSON."""
 
 EMBEDDING, RERANKING = routing.Needs(frozenset({"embedding"})), routing.Needs(frozenset({"rerank"}))
+SPEECH = routing.Needs(frozenset({"speech"}))
+
+E = TypeVar("E")
 
 
 class Dispatcher:
@@ -52,18 +56,18 @@ class Dispatcher:
 
     # Text and vectors
 
-    async def generate(self, call: ports.GenerateCall) -> Errand:
+    async def generate(self, call: ports.GenerateCall) -> Errand[ports.Event]:
         def body(digest: str, given: Given) -> bytes:
             return protocol.generate_request(call, digest, given)
 
-        return await self._start(protocol.GENERATE, _asked(call), body)
+        return await self._start(protocol.GENERATE, _asked(call), body, AnswerSoFar())
 
     async def embed(self, call: ports.EmbedCall) -> ports.Embeddings:
         def body(digest: str, _: Given) -> bytes:
             return protocol.embed_request(call, digest)
 
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=EMBEDDING)
-        answer = await self._start(protocol.EMBED, asked, body)
+        answer = await self._start(protocol.EMBED, asked, body, AnswerSoFar())
         vectors, prompt_tokens = protocol.embed_vectors(await answer.raw())
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
@@ -72,7 +76,7 @@ class Dispatcher:
             return protocol.rerank_request(call, digest)
 
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=RERANKING)
-        answer = await self._start(protocol.RERANK, asked, body)
+        answer = await self._start(protocol.RERANK, asked, body, AnswerSoFar())
         scores, prompt_tokens = protocol.rerank_scores(await answer.raw())
         return ports.Reranking(scores, prompt_tokens, answer.route)
 
@@ -82,12 +86,30 @@ class Dispatcher:
         except MeshError as error:
             raise errors.UnavailableError(f"the mesh does not work: {error}") from error
 
-    async def _start(self, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> Errand:
+    # Sound
+
+    async def speak(self, call: ports.SpeechCall) -> Errand[ports.SoundDelta | ports.Usage]:
+        def body(digest: str, _: Given) -> bytes:
+            return protocol.speech_request(call, digest)
+
+        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=SPEECH)
+        return await self._start(protocol.SPEAK, asked, body, SoundSoFar())
+
+    async def voices(self, model: str, request_id: str) -> Sequence[ports.Voice]:
+        asked = Asked(model=model, request_id=request_id, needs=SPEECH)
+        answer = await self._start(protocol.LIST_VOICES, asked, lambda *_: b"", SoundSoFar())
+        return protocol.voices(await answer.raw())
+
+    # One request
+
+    async def _start(
+        self, method: str, asked: Asked, body: Callable[[str, Given], bytes], so_far: SoFar[E]
+    ) -> Errand[E]:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)
         self._refuse_what_nobody_can(asked)
         await self._waiting.enter(asked.model, asked.caller)
-        errand = Errand(self._sender, method, asked, body)
+        errand = Errand(self._sender, method, asked, body, so_far)
         if not await errand.start(lambda: self._find_here(asked.model)):
             raise self._not_found(asked.model)
         return errand

@@ -10,27 +10,54 @@ Rules:
 2. A prompt that is too long for one node's context is tried where that is longer: until then, its length in tokens
    was a guess.
 3. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
-4. Only text goes on (`AnswerSoFar`). Other calls end with the error they met.
+4. How an answer goes on is its `SoFar`'s business: text where its tokens end, sound from its beginning, with what the
+   client has already left out. A call without one (vectors, scores) ends with the error it met.
 5. Whatever ends an errand, early or late, closes the call where it runs.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from api import ports
-from node.answer_so_far import AnswerSoFar, Given
+from node.answer_so_far import Given
 from node.attempts import PAUSE, Attempts
 from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
 
 log = logging.getLogger(__name__)
 
+Event_co = TypeVar("Event_co", covariant=True)
 
-class Errand:
-    """One request. Fulfils `api.ports.Answer` once it is started."""
 
-    def __init__(self, sender: Sender, method: str, asked: Asked, body: Callable[[str, Given], bytes]) -> None:
+class SoFar(Protocol[Event_co]):
+    """What the client was given of an answer."""
+
+    is_complete: bool
+
+    @property
+    def given(self) -> Given: ...
+
+    @property
+    def is_begun(self) -> bool: ...
+
+    def begin_again(self) -> None: ...
+
+    def take(self, replies: Iterable[bytes]) -> Sequence[Event_co]: ...
+
+
+class Errand(Generic[Event_co]):
+    """One request. Fulfils `api.ports.Answer` or `api.ports.Speech` once it is started."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        method: str,
+        asked: Asked,
+        body: Callable[[str, Given], bytes],
+        so_far: SoFar[Event_co],
+    ) -> None:
         """`body` serializes the request for a digest and the tokens given so far."""
         self._sender = sender
         self._method = method
@@ -38,7 +65,7 @@ class Errand:
         self._model = asked.model
         self._request_id = asked.request_id
         self._body = body
-        self._so_far = AnswerSoFar()
+        self._so_far = so_far
         self._attempts = Attempts()
         self._sent: Sent | None = None
         self._route = ports.Route("", "")
@@ -63,7 +90,7 @@ class Errand:
         self._route = ports.Route(self._sent.target.name, f"retried: {why}" if self._attempts.count > 1 else why)
         return True
 
-    async def batches(self) -> AsyncIterator[Sequence[ports.Event]]:
+    async def batches(self) -> AsyncIterator[Sequence[Event_co]]:
         try:
             while True:
                 try:
@@ -119,7 +146,7 @@ class Errand:
                 body = self._body(target.digest, self._so_far.given)
                 return await self._sender.send(target, self._method, self._asked, body)
             except SendFailedError as error:
-                went_on = target.digest if self._so_far.given else None
+                went_on = target.digest if self._so_far.is_begun else None
                 target = await self._next(error.failure, went_on)
                 log.warning("request %s: %s; trying %s", self._request_id, error.failure.message, target.name)
 

@@ -19,15 +19,20 @@ from api.ports import (
     ReasoningDelta,
     RerankCall,
     Sampling,
+    SoundDelta,
+    SpeechCall,
     TextDelta,
     ToolCallDelta,
     Usage,
+    Voice,
 )
 from backends.rpc import backend_pb2 as pb
 
 GENERATE = "Generate"
 EMBED = "Embed"
 RERANK = "Rerank"
+SPEAK = "Speak"
+LIST_VOICES = "ListVoices"
 
 OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_name["Backend"].methods) - {
     "Describe",
@@ -135,6 +140,39 @@ def rerank_scores(replies: Iterable[bytes]) -> tuple[list[float], int]:
         scores.extend(reply.scores)
         prompt_tokens += reply.prompt_tokens
     return scores, prompt_tokens
+
+
+def speech_request(call: SpeechCall, digest: str) -> bytes:
+    """The serialized `SpeechRequest` for a call, meant for the model with that digest."""
+    request = pb.SpeechRequest(
+        request_id=call.request_id,
+        model_digest=digest,
+        text=call.text,
+        voice=call.voice,
+        format=call.format,
+        speed=call.speed,
+        instructions=call.instructions,
+        language=call.language,
+    )
+    return request.SerializeToString()
+
+
+def speech_event(raw: bytes) -> SoundDelta | Usage | None:
+    """What a serialized `SpeechReply` says; None for what clients are not told."""
+    reply = pb.SpeechReply.FromString(raw)
+    match reply.WhichOneof("event"):
+        case "audio":
+            return SoundDelta(reply.audio)
+        case "usage":
+            return Usage(reply.usage.prompt_tokens, reply.usage.completion_tokens)
+        case _:
+            return None
+
+
+def voices(replies: Iterable[bytes]) -> list[Voice]:
+    """The voices of a `VoicesReply`."""
+    found = (voice for raw in replies for voice in pb.VoicesReply.FromString(raw).voices)
+    return [Voice(voice.id, voice.name, voice.language) for voice in found]
 
 
 def event(message: pb.GenerateEvent) -> Event | None:

@@ -143,6 +143,7 @@ install_run() {
 make_venv
 once run install_run
 once llama install_llama
+once speech install_pins speech
 [ "$want" = run ] || once dev install_pins dev
 # Torch is large, and only training and its few tests need it; CI has it so that nothing is skipped there.
 if [ "$want" = train ] || [ "${CI:-}" = true ]; then once train install_pins train; fi

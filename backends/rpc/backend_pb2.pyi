@@ -1857,3 +1857,68 @@ class SpeechInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SpeechInfo: _TypeAlias = SpeechInfo  # noqa: Y015
+
+@_typing.final
+class VoicesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoicesRequest: _TypeAlias = VoicesRequest  # noqa: Y015
+
+@_typing.final
+class VoicesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def voices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Voice]:
+        """the model's own choice first"""
+
+    def __init__(
+        self,
+        *,
+        voices: _abc.Iterable[Global___Voice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["voices", b"voices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoicesReply: _TypeAlias = VoicesReply  # noqa: Y015
+
+@_typing.final
+class Voice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """what `SpeechRequest.voice` takes"""
+    name: _builtins.str
+    """for people"""
+    language: _builtins.str
+    """BCP 47, as far as known"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        language: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "language", b"language", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Voice: _TypeAlias = Voice  # noqa: Y015

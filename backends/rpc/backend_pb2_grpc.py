@@ -94,6 +94,11 @@ class BackendStub:
                 request_serializer=backends_dot_rpc_dot_backend__pb2.SpeechRequest.SerializeToString,
                 response_deserializer=backends_dot_rpc_dot_backend__pb2.SpeechReply.FromString,
                 _registered_method=True)
+        self.ListVoices = channel.unary_unary(
+                '/shoal.backend.v1.Backend/ListVoices',
+                request_serializer=backends_dot_rpc_dot_backend__pb2.VoicesRequest.SerializeToString,
+                response_deserializer=backends_dot_rpc_dot_backend__pb2.VoicesReply.FromString,
+                _registered_method=True)
 
 
 class BackendServicer:
@@ -185,6 +190,13 @@ class BackendServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVoices(self, request, context):
+        """The voices that `Speak` takes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BackendServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +259,11 @@ def add_BackendServicer_to_server(servicer, server):
                     servicer.Speak,
                     request_deserializer=backends_dot_rpc_dot_backend__pb2.SpeechRequest.FromString,
                     response_serializer=backends_dot_rpc_dot_backend__pb2.SpeechReply.SerializeToString,
+            ),
+            'ListVoices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVoices,
+                    request_deserializer=backends_dot_rpc_dot_backend__pb2.VoicesRequest.FromString,
+                    response_serializer=backends_dot_rpc_dot_backend__pb2.VoicesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -573,6 +590,33 @@ class Backend:
             '/shoal.backend.v1.Backend/Speak',
             backends_dot_rpc_dot_backend__pb2.SpeechRequest.SerializeToString,
             backends_dot_rpc_dot_backend__pb2.SpeechReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVoices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.backend.v1.Backend/ListVoices',
+            backends_dot_rpc_dot_backend__pb2.VoicesRequest.SerializeToString,
+            backends_dot_rpc_dot_backend__pb2.VoicesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("engine", ["echo", "llama"])
+@pytest.mark.parametrize("engine", ["echo", "llama", "speech"])
 def test_an_engine_describes_itself_without_serving(engine: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "backends", engine, "--describe"], capture_output=True, text=True, timeout=60
@@ -16,7 +16,7 @@ def test_an_engine_describes_itself_without_serving(engine: str) -> None:
     assert done.returncode == 0, done.stderr
     described = json.loads(done.stdout)
     assert described["engine"] == engine
-    assert "Generate" in described["methods"]
+    assert ("Speak" if engine == "speech" else "Generate") in described["methods"]
     assert next(device["kind"] for device in described["devices"]) == "cpu"
 
 

@@ -11,7 +11,7 @@ on the instance:
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 
@@ -28,9 +28,12 @@ from api.ports import (
     RerankCall,
     Reranking,
     Route,
+    SoundDelta,
+    SpeechCall,
     TextDelta,
     ToolCallDelta,
     Usage,
+    Voice,
 )
 
 HERE = Route("fake-node", "local: fake")
@@ -63,10 +66,10 @@ class FakeInference:
         self.batch = batch
         """Words per batch."""
         self.ready = True
-        self.calls: list[GenerateCall | EmbedCall | RerankCall] = []
+        self.calls: list[GenerateCall | EmbedCall | RerankCall | SpeechCall] = []
         self.admin: list[tuple[str, str, str | None]] = []
         """(load or unload, model, node), as asked."""
-        self.open_answers: set[FakeAnswer] = set()
+        self.open_answers: set[_FakeStream[Any]] = set()
         self.cancelled = 0
         """Answers that were closed, or whose `generate` was cancelled, before their end."""
         self.batches_taken = 0
@@ -109,9 +112,21 @@ class FakeInference:
     async def read_stream(self, stream_id: str, start: int) -> Body:
         raise NotFoundError(f"No stream {stream_id!r}.")
 
+    async def speak(self, call: SpeechCall) -> "FakeSpeech":
+        self.calls.append(call)
+        self._check_model(call.model)
+        if self.failure is not None and self.fail_after is None:
+            raise self.failure
+        return FakeSpeech(self, [[SoundDelta(call.text[:6].encode()), SoundDelta(call.text[6:].encode())],
+                                 [Usage(len(call.text), 0)]])  # fmt: skip
+
+    async def voices(self, model: str, request_id: str) -> Sequence[Voice]:
+        self._check_model(model)
+        return [Voice("polly", "Polly", "en")]
+
     def models(self) -> Sequence[ModelInfo]:
         return [
-            ModelInfo(name, 1_700_000_000, ("chat", "completion"), 2048, ("fake-node",), ("fake-node",))
+            ModelInfo(name, 1_700_000_000, ("chat", "completion", "speech"), 2048, ("fake-node",), ("fake-node",))
             for name in sorted(self.model_names)
         ]
 
@@ -167,10 +182,13 @@ class FakeGallery:
             yield {"id": job, "state": state}
 
 
-class FakeAnswer:
+E = TypeVar("E")
+
+
+class _FakeStream(Generic[E]):
     """A scripted answer that knows whether it was read to its end."""
 
-    def __init__(self, fake: FakeInference, batches: Sequence[Sequence[Event]]) -> None:
+    def __init__(self, fake: FakeInference, batches: Sequence[Sequence[E]]) -> None:
         self._fake = fake
         self._batches = batches
         self._finished = False
@@ -179,7 +197,7 @@ class FakeAnswer:
     def route(self) -> Route:
         return HERE
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+    async def batches(self) -> AsyncIterator[Sequence[E]]:
         for number, batch in enumerate(self._batches):
             if number == self._fake.fail_after and self._fake.failure is not None:
                 self._finished = True
@@ -194,6 +212,10 @@ class FakeAnswer:
         if self in self._fake.open_answers:
             self._fake.open_answers.remove(self)
             self._fake.cancelled += not self._finished
+
+
+FakeAnswer = _FakeStream[Event]
+FakeSpeech = _FakeStream[SoundDelta | Usage]
 
 
 def echo(call: GenerateCall, per_batch: int = 1) -> Sequence[Sequence[Event]]:

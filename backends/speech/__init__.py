@@ -1,0 +1,1 @@
+"""The speech engine: sound from text, sentence by sentence."""

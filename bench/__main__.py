@@ -16,12 +16,18 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import peers
-from bench.cases import Figures, measure
+from bench.cases import measure
 from bench.engine import CONCURRENCIES, measure_engine
+from bench.figures import Figures
 
 console = Console(highlight=False)
 
 BARS: list[tuple[str, str, str, float]] = [
+    ("choosing of 64", "short_p99_us", "<=", 100),
+    ("choosing of 64", "long_p99_us", "<=", 100),
+    ("agents by prefix", "less_prompt_percent", ">=", 90),
+    ("a hot prefix", "max_to_mean", "<=", 1.5),
+    ("a hot prefix", "max_to_mean_2_callers", "<=", 1.5),
     ("api", "overhead_p50_ms", "<=", 1.0),
     ("api", "overhead_p99_ms", "<=", 3.0),
     ("small requests", "requests_per_s", ">=", 1000),

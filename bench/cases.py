@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 
 from backends.rpc import backend_pb2 as pb
+from bench import routing_cases
+from bench.figures import Figures, ms, quantile
 from bench.wire import Wire, request
 from node.backend_client import BackendCall
 from node.supervisor import BackendSpec, Supervisor
@@ -22,17 +24,6 @@ from tests.helpers.nodes import Node, mesh_of
 MODEL = "bench"
 MODEL_YAML = "engine: echo\nsettings:\n  slots: 1200\n  queue: 2400\n"
 HELLO = [{"role": "user", "content": "Say hello to the quick brown fox."}]
-
-Figures = dict[str, float]
-
-
-def ms(seconds: float) -> float:
-    return seconds * 1000
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def prepare(root: Path) -> None:
@@ -223,6 +214,15 @@ async def idle(nodes: Sequence[Node], seconds: float = 15.0) -> Figures:
 Case = Callable[[], Awaitable[Figures]]
 
 
+def _at_once(case: Callable[[], Figures]) -> Case:
+    """A case without I/O, like the others."""
+
+    async def run() -> Figures:
+        return case()
+
+    return run
+
+
 async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[str, list[Figures]]:
     """Every case, `repeats` times each."""
     _raise_file_limit()
@@ -233,6 +233,9 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
             say(f"{name} ({index + 1}/{repeats})")
             found.setdefault(name, []).append(await case())
 
+    await run("choosing of 64", _at_once(routing_cases.decision))
+    await run("agents by prefix", _at_once(routing_cases.prompts_saved))
+    await run("a hot prefix", _at_once(routing_cases.hot_prefix))
     await run("start", lambda: start_up(root))
     for name in "abc":
         prepare(root / name)

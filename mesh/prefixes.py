@@ -76,7 +76,7 @@ def known_blocks(hashes: Sequence[int], sketch: Set[int]) -> int:
     between = hashes[rung : next_rung(rung) - 1]
     if sketch.isdisjoint(between):
         return rung
-    return rung + max(number for number, value in enumerate(between, 1) if value in sketch)
+    return rung + next(number for number in range(len(between), 0, -1) if between[number - 1] in sketch)
 
 
 def next_rung(place: int) -> int:

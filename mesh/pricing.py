@@ -81,6 +81,7 @@ class ReadyNodes:
         self._taken = [offer.model.busy + offer.model.queued for offer in offers]
         self._slots = [offer.model.slots or 1 for offer in offers]
         self._sketches = [offer.model.prefixes for offer in offers]
+        self._by_first_block: dict[int, Sequence[int]] = {}
         self._distance = [
             0.0 if index == self.here else DISTANCE_COST * (offer.member.round_trip or 0.0)
             for index, offer in enumerate(offers)
@@ -121,35 +122,40 @@ class ReadyNodes:
     def _now_taken(self, index: int, in_flight: InFlight) -> int:
         return max(self._taken[index], in_flight.get(self.keys[index], 0))
 
+    def _begin_alike(self, first: int) -> Sequence[int]:
+        """The nodes that know any prompt with that first block. Few beginnings are asked for again and again."""
+        known = self._by_first_block.get(first)
+        if known is None:
+            known = [index for index, sketch in enumerate(self._sketches) if first in sketch]
+            self._by_first_block[first] = known
+        return known
+
     def _most_known(self, prompt: Sequence[int]) -> int:
         """Blocks of the prompt that the node knows that knows most of it."""
         known, more = 0, prompt[:1]
-        for sketch in self._sketches:
-            # Most know nothing of it, or no more than the best one so far.
-            if not sketch.isdisjoint(more):
-                known = max(known, known_blocks(prompt, sketch))
+        for index in self._begin_alike(prompt[0]):
+            if not self._sketches[index].isdisjoint(more):
+                known = max(known, known_blocks(prompt, self._sketches[index]))
                 more = prompt[known : next_rung(known)]
         return known
 
     def _prefix_costs(self, prompt: Sequence[int], known: int, in_flight: InFlight) -> list[float]:
         last, as_popular = prompt[known - 1], popular_mark(prompt[known - 1])
-        is_full, most = True, _MOST_BLOCKS
-        for index, sketch in enumerate(self._sketches):
-            if last in sketch:
-                is_full = is_full and self._now_taken(index, in_flight) >= self._slots[index]
-                if as_popular in sketch:
-                    most = _POPULAR_BLOCKS
-        highest = FULL_PREFIX_COST if is_full else PREFIX_COST
-        low = max(1, known - most)
-        first, furthest = prompt[rung_at(low) - 1], min(most * _PER_BLOCK, highest)
-        costs = []
-        for sketch in self._sketches:
-            if last in sketch:
-                costs.append(0.0)
-            elif first not in sketch:
-                costs.append(min(known * _PER_BLOCK, furthest))
-            else:
-                costs.append(min((known - known_blocks(prompt, sketch)) * _PER_BLOCK, furthest))
+        alike = self._begin_alike(prompt[0])
+        knowing = [index for index in alike if last in self._sketches[index]]
+        is_full = all(self._now_taken(index, in_flight) >= self._slots[index] for index in knowing)
+        is_popular = any(as_popular in self._sketches[index] for index in knowing)
+        most = min(known, _POPULAR_BLOCKS if is_popular else _MOST_BLOCKS)
+        furthest = min(most * _PER_BLOCK, FULL_PREFIX_COST if is_full else PREFIX_COST)
+        costs = [furthest] * len(self._sketches)
+        # Who knows so little that it costs the most need not be looked at more closely.
+        near = prompt[max(rung_at(known - most), 1) - 1]
+        for index in alike:
+            if near in self._sketches[index]:
+                missing = known - known_blocks(prompt, self._sketches[index])
+                costs[index] = min(missing * _PER_BLOCK, furthest)
+        for index in knowing:
+            costs[index] = 0.0
         return costs
 
 

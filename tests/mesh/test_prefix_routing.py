@@ -96,7 +96,7 @@ def round_robin(seen: MeshView, number: int, prompt: bytes) -> str:
     return f"r{number % 4}"
 
 
-@pytest.mark.parametrize("concurrency", [4, 8])
+@pytest.mark.parametrize("concurrency", [4, 12])
 def test_agents_have_their_growing_prompts_read_once(concurrency: int) -> None:
     work = {"conversations": 24, "turns": 10}
     ours = run(agents(**work), by_prefix, concurrency=concurrency)

@@ -236,11 +236,10 @@ class DecodeLoop:
             self._out.append((job, events))
 
     def _draw(self, choice: Choice, row: int) -> tuple[int, pb.TokenLogprob | None]:
-        logits = self._context.logits(row)
         token = choice.sampler.sample(self._context, row)
         if choice.job.top_logprobs is None:
             return token, None
-        return token, token_logprob(logits, token, choice.job.top_logprobs, self._model.piece)
+        return token, token_logprob(self._context.logits(row), token, choice.job.top_logprobs, self._model.piece)
 
     def _measure(self, step: Step, seconds: float) -> None:
         streams = [feed for feed in step.feeds if len(feed.tokens) == 1 + feed.guessed]

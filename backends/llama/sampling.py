@@ -6,11 +6,13 @@
 A grammar is a sampler of its own beside the chain: checking one token is cheap, checking the whole
 vocabulary is not. So a token is drawn first, and only if the grammar refuses it are all tokens
 filtered and one drawn anew.
+
+Where the chain would begin by keeping the likeliest few, only those are given to it (`shortlist.py`).
 """
 
 import ctypes
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import llama_cpp as llama
@@ -19,6 +21,7 @@ import numpy as np
 from backends.errors import EngineError, InvalidGrammarError, InvalidValueError
 from backends.llama.detokenizer import WholeLetters
 from backends.llama.model import Context, Model
+from backends.llama.shortlist import shortlist
 from backends.rpc import backend_pb2 as pb
 
 TEMPERATURE = 0.8
@@ -62,8 +65,11 @@ class Sampler:
         self._model = model
         self._letters = WholeLetters()
         self._grammar = _grammar(model, grammar) if grammar is not None else None
+        biases = _biases(model, wishes, ignore_end=ignore_end)
+        self._biased = np.array(sorted(biases), np.intp)
+        self._enough = _enough(wishes, len(biases))
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for sampler in _links(model, wishes, prompt, ignore_end=ignore_end, offset=offset):
+        for sampler in _links(model, wishes, prompt, biases, offset=offset):
             llama.llama_sampler_chain_add(self._chain, sampler)
 
     def close(self) -> None:
@@ -74,12 +80,16 @@ class Sampler:
         self._chain = self._grammar = None
 
     def sample(self, context: Context, row: int) -> int:
-        """Draw the next token from a row of logits and take it in."""
-        if self._grammar is None:
-            return int(llama.llama_sampler_sample(self._chain, context.handle, row))
+        """Draw the next token from a row of logits and take it in.
+
+        Raises:
+            NoNumbersError: one of the logits is NaN.
+        """
         logits = context.logits(row)
+        if self._grammar is None and self._enough is None:
+            return int(llama.llama_sampler_sample(self._chain, context.handle, row))
         token = self._draw(logits)
-        if not (self._allows(token) and self._letters.takes(self._model.piece(token))):
+        if self._grammar and not (self._allows(token) and self._letters.takes(self._model.piece(token))):
             token = self._draw_constrained(logits)
         self._accept(token)
         return token
@@ -115,10 +125,17 @@ class Sampler:
         return bool(np.isfinite(data["logit"][0]))
 
     def _draw(self, logits: Any, *, constrained: bool = False, without: Sequence[int] = ()) -> int:
-        data = np.zeros(len(logits), _TOKEN_DATA)
-        data["id"] = np.arange(len(logits), dtype=np.int32)
-        data["logit"] = logits
-        data["logit"][list(without)] = -np.inf
+        if self._enough is None or constrained:
+            ids = np.arange(len(logits))
+        else:
+            ids = shortlist(logits, self._enough)
+            if len(self._biased):
+                ids = np.union1d(ids, self._biased)
+        data = np.zeros(len(ids), _TOKEN_DATA)
+        data["id"] = ids
+        data["logit"] = logits[ids]
+        if without:
+            data["logit"][list(without)] = -np.inf
         candidates = _candidates(data)
         if constrained:
             llama.llama_sampler_apply(self._grammar, ctypes.byref(candidates))
@@ -147,17 +164,45 @@ def _grammar(model: Model, source: str) -> Any:
     return sampler
 
 
-def _links(model: Model, wishes: pb.Sampling, prompt: Sequence[int], *, ignore_end: bool, offset: int) -> Iterable[Any]:
+def _biases(model: Model, wishes: pb.Sampling, *, ignore_end: bool) -> dict[int, float]:
     biases = dict(wishes.logit_bias)
     if ignore_end:
         biases.update(dict.fromkeys(model.end_tokens, float("-inf")))
+    return biases
+
+
+def _enough(wishes: pb.Sampling, biased: int) -> int | None:
+    """How many of the likeliest tokens, beside the biased ones, the chain chooses from at most; None: from all."""
+    if wishes.mirostat or wishes.dry_multiplier > 0 or _penalizes(wishes):
+        return None
+    keeps = _top_k(wishes) if _temperature(wishes) > 0 else 1
+    # A bias may take each of its tokens out of the likeliest ones.
+    return keeps + biased if keeps > 0 else None
+
+
+def _temperature(wishes: pb.Sampling) -> float:
+    return wishes.temperature if wishes.HasField("temperature") else TEMPERATURE
+
+
+def _top_k(wishes: pb.Sampling) -> int:
+    return wishes.top_k if wishes.HasField("top_k") else TOP_K
+
+
+def _penalizes(wishes: pb.Sampling) -> bool:
+    repeats = wishes.HasField("repeat_penalty") and wishes.repeat_penalty != 1.0
+    return repeats or bool(wishes.frequency_penalty or wishes.presence_penalty)
+
+
+def _links(
+    model: Model, wishes: pb.Sampling, prompt: Sequence[int], biases: Mapping[int, float], *, offset: int
+) -> Iterable[Any]:
     if biases:
         array = (llama.llama_logit_bias * len(biases))()
         for entry, (token, bias) in zip(array, biases.items(), strict=True):
             entry.token, entry.bias = token, bias
         yield llama.llama_sampler_init_logit_bias(model.vocabulary_size, len(array), array)
     yield from _penalties(model, wishes, prompt)
-    temperature = wishes.temperature if wishes.HasField("temperature") else TEMPERATURE
+    temperature = _temperature(wishes)
     if temperature <= 0:
         yield llama.llama_sampler_init_greedy()
         return
@@ -173,7 +218,7 @@ def _links(model: Model, wishes: pb.Sampling, prompt: Sequence[int], *, ignore_e
 
 def _penalties(model: Model, wishes: pb.Sampling, prompt: Sequence[int]) -> Iterable[Any]:
     repeat = wishes.repeat_penalty if wishes.HasField("repeat_penalty") else 1.0
-    if repeat != 1.0 or wishes.frequency_penalty or wishes.presence_penalty:
+    if _penalizes(wishes):
         window = _window(model, wishes.repeat_last_n) if wishes.HasField("repeat_last_n") else PENALTY_WINDOW
         penalties = llama.llama_sampler_init_penalties(
             model.vocabulary_size, window, repeat, wishes.frequency_penalty, wishes.presence_penalty
@@ -218,7 +263,7 @@ def _mirostat(model: Model, wishes: pb.Sampling, seed: int) -> Any:
 
 
 def _narrowing(wishes: pb.Sampling, seed: int) -> Iterable[Any]:
-    top_k = wishes.top_k if wishes.HasField("top_k") else TOP_K
+    top_k = _top_k(wishes)
     if top_k > 0:
         yield llama.llama_sampler_init_top_k(top_k)
     if wishes.HasField("typical_p") and wishes.typical_p < 1:

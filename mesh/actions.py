@@ -24,10 +24,17 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close the connection with `peer`: it gave no sign of life, or there are enough without it."""
+    """Close the connection with `peer`: it gave no sign of life."""
 
     peer: NodeId
     reason: str
 
 
-Action = Send | Dial | Disconnect
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the connection with `peer` once it has all that was said: there are enough without it."""
+
+    peer: NodeId
+
+
+Action = Send | Dial | Disconnect | HangUp

@@ -37,7 +37,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.actions import Action, Dial, Disconnect, HangUp, Send
 from mesh.budget import Budget
 from mesh.codec import (
     BUCKETS,
@@ -226,7 +226,7 @@ class GossipCore:
         """The connection is gone. That is evidence, and trying again at once is the probe."""
         link = self._links.pop(peer, None)
         known = self._members.known.get(peer)
-        if link is None or known is None or link.is_parting or known.state in (NodeState.LEFT, NodeState.DEAD):
+        if link is None or known is None or known.state in (NodeState.LEFT, NodeState.DEAD):
             return []
         return self._lose(peer, known, now)
 
@@ -298,8 +298,8 @@ class GossipCore:
             case Accuse(accusations):
                 return [a for one in accusations for a in self._take_accusation(peer, link, one, now)]
             case Part():
-                link.is_parting = True
-                return []
+                del self._links[peer]
+                return [HangUp(peer)]
 
     def _learn(self, source: NodeId, signed: SignedRecord, now: float, *, is_news: bool) -> list[Action]:
         record = signed.record
@@ -596,12 +596,12 @@ class GossipCore:
 
     def _part(self, busy: Collection[NodeId]) -> list[Action]:
         """Close a few connections that nobody needs."""
-        idle = [peer for peer, link in self._links.items() if peer not in busy and not link.is_parting]
+        idle = [peer for peer in self._links if peer not in busy]
         surplus = len(self._links) - self._config.most_neighbours
         chosen = self._rng.sample(idle, min(surplus, PARTS_AT_ONCE, len(idle)))
         for peer in chosen:
             del self._links[peer]
-        return [a for peer in chosen for a in (Send(peer, Part()), Disconnect(peer, "enough connections"))]
+        return [a for peer in chosen for a in (Send(peer, Part()), HangUp(peer))]
 
     def _dial(self, peer: NodeId, known: Known, now: float) -> list[Action]:
         addresses = known.signed.record.addresses

@@ -49,8 +49,6 @@ class Link:
     """Since when somebody waits for proof that the peer still works."""
     compared_at: float = NEVER
     """When a digest of the peer was last answered."""
-    is_parting: bool = False
-    """The peer has announced to close it, for no bad reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from functools import partial
 import trio
 from trio_typing import TaskStatus
 
-from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.actions import Action, Dial, Disconnect, HangUp, Send
 from mesh.addresses import Address, in_dialling_order
 from mesh.codec import Message
 from mesh.config import MeshConfig
@@ -139,10 +139,14 @@ class MeshService:
                     if connection is not None:
                         connection.say(message)
                 case Dial(peer, addresses):
-                    self._spawn(self._dial_member, peer, addresses)
+                    self._start_dialling(peer, addresses)
                 case Disconnect(peer, reason):
-                    log.info("closed the connection with %s: %s", peer[-8:], reason)
+                    log.info("lost %s: %s", peer[-8:], reason)
                     self._drop(peer)
+                case HangUp(peer):
+                    connection = self.connections.pop(peer, None)
+                    if connection is not None:
+                        self._spawn(_hang_up, connection)
         if self.core.view is not self._view:
             self._view = self.core.view
             self._on_view(self._view)
@@ -216,17 +220,17 @@ class MeshService:
         connection = self.connections.get(peer)
         member = self.core.member(peer)
         if connection is None and member is not None and member.state is NodeState.ALIVE:
-            if peer not in self._dialled:
-                self._spawn(self._dial_member, peer, member.record.addresses)
-                await trio.lowlevel.checkpoint()
+            self._start_dialling(peer, member.record.addresses)
             if peer in self._dialled:
                 await self._dialled[peer].wait()
         return self.connections.get(peer)
 
+    def _start_dialling(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
+        if peer not in self.connections and peer not in self._dialled:
+            self._dialled[peer] = trio.Event()
+            self._spawn(self._dial_member, peer, addresses)
+
     async def _dial_member(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
-        if peer in self.connections or peer in self._dialled:
-            return
-        self._dialled[peer] = trio.Event()
         ordered = in_dialling_order(addresses, self._own_hosts)
         try:
             await self._dial(ordered, peer)
@@ -467,6 +471,12 @@ class MeshService:
             connection.close()
             self._spawn(_close_later, connection)
             self.do(self.core.disconnected(peer, now()))
+
+
+async def _hang_up(connection: Connection) -> None:
+    with trio.move_on_after(FAREWELL):
+        await connection.flush()
+    await _close_later(connection)
 
 
 async def _close_later(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.actions import Action, Dial, Disconnect, HangUp, Send
 from mesh.codec import Accusation, Accuse, Message, Ping, Pong, Records, SignedRecord, write_message
 from mesh.config import GossipConfig
 from mesh.gossip import GossipCore
@@ -197,7 +197,7 @@ class Simulation:
                     self._send(name, peer, message)
                 case Dial(peer, _):
                     self._at(self.now + self.delay, self._dial, name, str(peer))
-                case Disconnect(peer, _):
+                case Disconnect(peer, _) | HangUp(peer):
                     # What was said before is still heard.
                     self._at(self.now + 2 * self.delay, self._disconnect, name, str(peer))
 
@@ -236,6 +236,8 @@ class Simulation:
 
     def _connect(self, a: str, b: str) -> None:
         if b in self._links.setdefault(a, set()):
+            if NodeId(b) not in self.cores[a].linked:
+                self._at(self.now + self.delay, self._dial, a, b)  # The last connection is being closed.
             return
         self._links[a].add(b)
         self._links.setdefault(b, set()).add(a)

@@ -106,7 +106,7 @@ FEW_LINKS = GossipConfig(neighbours=5, most_neighbours=8)
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**16), troubles(MANY))
 def test_so_they_do_when_not_all_are_connected_with_all(seed: int, history: list[tuple[str, str]]) -> None:
     sim = Simulation(MANY, seed=seed, config=FEW_LINKS, **BAD)

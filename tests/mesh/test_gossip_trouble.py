@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from mesh.actions import Action, Dial, Disconnect, Send
+from mesh.actions import Action, Dial, HangUp, Send
 from mesh.codec import (
     Accusation,
     Accuse,
@@ -289,12 +289,12 @@ def test_idle_connections_beyond_the_bound_are_closed_as_friends() -> None:
 
     assert len(core.linked) == 3
     assert NodeId("n0") in core.linked
-    assert len(said(actions, Part)) == len([a for a in actions if isinstance(a, Disconnect)]) == 5
+    assert len(said(actions, Part)) == len([a for a in actions if isinstance(a, HangUp)]) == 5
     assert {m.state for m in core.view.members.values()} == {NodeState.ALIVE}
 
 
 def test_a_connection_closed_as_a_friend_is_no_evidence(core: GossipCore) -> None:
-    core.received(B, Part(), 1)
+    assert core.received(B, Part(), 1) == [HangUp(B)]
 
     assert core.disconnected(B, 1.1) == []
     assert state(core, B) is NodeState.ALIVE

@@ -130,6 +130,9 @@ class Dispatcher:
         if problem := self._local.problem_with(model):
             return errors.ModelFailedError(problem, param="model")
         known = [info.name for info in self.models()]
+        if model in known:
+            reason = f"no node can take requests for model {model!r} at this moment: it is being unloaded"
+            return errors.UnavailableError(reason, retry_after=1)
         near = close_matches(model, known)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
         return errors.ModelNotFoundError(f"no node in the mesh has model {model!r}; {hint}", param="model")

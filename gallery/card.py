@@ -50,7 +50,7 @@ class ModelCard:
     """Seconds it stays loaded unused; negative: for good. None: as the node's setting says."""
     created: int = 0
     """Unix seconds: when it came to this machine."""
-    source: Literal["built-in", "folder"] = "folder"
+    source: Literal["built-in", "folder", "store"] = "folder"
     context_length: int = 0
     """Tokens it was made for, as far as known."""
     parameters: int = 0

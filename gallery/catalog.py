@@ -6,7 +6,8 @@
 
 Rules:
 
-1. A file in the folder beats a built-in model of the same name; a name beats an alias.
+1. A file in the folder beats a model in another program's store, and that a built-in one of the same name; a name
+   beats an alias.
 2. One broken file is one entry in `problems`; everything else works.
 3. `refresh` reads only files that changed since the last time. It swaps in the new content whole, so it
    may run in a thread while others read.
@@ -24,6 +25,7 @@ from gallery.card_file import CardEntry, parse_card, parse_index
 from gallery.errors import CardError, GalleryError, WeightsError
 from gallery.gguf_file import read_header
 from gallery.gguf_header import GgufHeader
+from gallery.stores import models_in
 from gallery.weights import SUFFIX, check_parts, model_name, part_paths
 from gallery.yaml_nodes import MAX_CARD_BYTES
 
@@ -56,9 +58,12 @@ class _Contents:
 class Catalog:
     """The models of one node. Empty until the first `refresh`."""
 
-    def __init__(self, models_dir: Path, index: Path = BUILT_IN_INDEX) -> None:
+    def __init__(self, models_dir: Path, index: Path = BUILT_IN_INDEX, stores: Iterable[Path] = ()) -> None:
         self.models_dir = models_dir
         self._index = index
+        self._stores = tuple(stores)
+        self._stored: dict[str, Path] = {}
+        """First files of the models in other programs' folders, by name."""
         self._contents = _Contents()
         self._seen: dict[Path, Stamp | None] | None = None
         """Every file that was read or looked for, as it was then."""
@@ -123,12 +128,18 @@ class Catalog:
                 problems.append(f"{path}: is not a file")
                 continue
             files[path] = _stamp(path)
+        self._stored = {}
+        for store in self._stores:
+            if not store.is_dir():
+                problems.append(f"{store}: is not a folder; it was named with --models-from")
+            self._stored = models_in(store) | self._stored
+        files |= {path: _stamp(path) for path in self._stored.values()}
         return files, problems
 
     def _read(self, files: Mapping[Path, Stamp | None], problems: list[str]) -> _Contents:
         cards: dict[str, ModelCard] = {}
         problem_by_name: dict[str, str] = {}
-        for name, card in [*self._built_in(problems), *self._dropped(files)]:
+        for name, card in [*self._built_in(problems), *self._elsewhere(), *self._dropped(files)]:
             if isinstance(card, GalleryError):
                 problems.append(str(card))
                 problem_by_name[name] = str(card)
@@ -157,7 +168,17 @@ class Catalog:
             except GalleryError as exc:
                 yield name, exc
 
+    def _elsewhere(self) -> Iterable[_Found]:
+        for name, path in sorted(self._stored.items()):
+            try:
+                if problem := name_problem(name):
+                    raise WeightsError(path, problem)
+                yield name, self._card(name, CardEntry(engine="llama", path=str(path)), path, "store")
+            except GalleryError as exc:
+                yield name, exc
+
     def _dropped(self, files: Mapping[Path, Stamp | None]) -> Iterable[_Found]:
+        files = {path: stamp for path, stamp in files.items() if path.parent == self.models_dir}
         weights = {name: path for path in files if (name := model_name(path.name)) is not None}
         card_files = {p.stem: p for p in files if p != self._index and p.suffix.lower() in CARD_SUFFIXES}
         entries = {name: _try_card(path) for name, path in card_files.items()}
@@ -179,7 +200,7 @@ class Catalog:
                 yield name, exc
 
     def _card(
-        self, name: str, entry: CardEntry, described_in: Path, source: Literal["built-in", "folder"]
+        self, name: str, entry: CardEntry, described_in: Path, source: Literal["built-in", "folder", "store"]
     ) -> ModelCard:
         """The card of one model, filled in from its weights where it has any."""
         path = described_in.parent / entry.path if entry.path is not None else None
@@ -192,7 +213,7 @@ class Catalog:
             if entry.path is not None and not path.exists() and described_in.suffix.lower() in CARD_SUFFIXES:
                 raise CardError(described_in, f"its path {entry.path} is missing")
             check_parts(path)
-            if path.suffix.lower() == SUFFIX:
+            if path.suffix.lower() == SUFFIX or source == "store":
                 header = self._header(path)
                 if header.is_adapter:
                     raise WeightsError(path, "is a LoRA adapter, not a model: name it under `lora` in a model's card")

@@ -116,6 +116,9 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--model", multiple=True, metavar="NAME", help="Load this model at start.")
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
 @option("--allow-origin", multiple=True, metavar="URL", help="A web page elsewhere that may use this node.")
+@option(
+    "--models-from", multiple=True, metavar="DIR", help="Use the models in this folder too, Ollama's or LM Studio's."
+)
 @option("--gallery", multiple=True, metavar="PLACE", help="One more gallery: a folder, or an address of an index.yaml.")
 @option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
 @option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")

@@ -71,6 +71,9 @@ class NodeConfig:
     allow_origin: tuple[str, ...] = ()
     """Web pages that may use this node from a browser, as origins like `https://chat.example`."""
 
+    models_from: tuple[str, ...] = ()
+    """Folders of models that other programs keep, used where they lie: any folder, LM Studio's or Ollama's store."""
+
     gallery: tuple[str, ...] = ()
     """More galleries beside the one that ships: folders, or addresses of an index.yaml."""
 
@@ -127,6 +130,11 @@ class NodeConfig:
             raise ConfigError("name must be 1 to 64 printable characters")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(f"log_level={self.log_level!r} is not one of debug, info, warning, error")
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """`models_from` as paths."""
+        return tuple(Path(folder).expanduser() for folder in self.models_from)
 
 
 SETTINGS = frozenset(f.name for f in fields(NodeConfig))

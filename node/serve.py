@@ -119,7 +119,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         keys = await asyncio.to_thread(MeshKeys.from_token, token)
         identity = _identity(folder)
 
-        catalog = Catalog(folder.models)
+        catalog = Catalog(folder.models, stores=config.stores)
         lifecycle = LifecycleConfig(load_timeout=config.load_timeout)
         supervisor = await stack.enter_async_context(Supervisor(log_dir=folder.logs, config=lifecycle))
         local = LocalModels(catalog, DigestCache(folder.digests), supervisor, config)

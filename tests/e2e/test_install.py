@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gallery.test_stores import ollama
 from tests.helpers.file_server import COMMIT, Cut, FileServer
 from tests.helpers.nodes import Node, events, mesh_of, until
 
@@ -188,6 +189,14 @@ async def test_a_node_that_is_killed_finishes_the_install_at_its_next_start(
             "little-fish-Q8_0.gguf",
         ]
         assert hashlib.sha256((folder / "little-fish-Q8_0.gguf").read_bytes()).hexdigest() == SHA
+
+
+async def test_a_model_in_ollamas_store_answers_where_it_lies(tmp_path: Path) -> None:
+    ollama(tmp_path / "ollama", "library/fish/tiny", MINNOW)
+    async with mesh_of(tmp_path, "a", "--models-from", str(tmp_path / "ollama")) as [a], a.client() as http:
+        await says_hello(http, "fish:tiny")
+
+        assert list((a.root / "models").iterdir()) == []
 
 
 async def test_a_server_that_breaks_off_again_and_again_is_outlasted(tmp_path: Path, hub: FileServer) -> None:

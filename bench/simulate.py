@@ -55,7 +55,7 @@ def measure(count: int, seed: int) -> Figures:
     for index, name in enumerate(names[1:], 1):
         sim.meet(name, names[rng.randrange(index)])
     forms = _until(sim, lambda: _agree(sim, count))
-    sim.run(5)
+    sim.run(15)
     idle = _traffic(sim, names, 5)
     changes = [_change(sim, name, n) for n, name in enumerate(rng.choices(names, k=CHANGES))]
     before, at = sim.bytes_out.total(), sim.now

@@ -19,6 +19,7 @@ from bench import peers
 from bench.cases import measure
 from bench.engine import CONCURRENCIES, measure_engine
 from bench.figures import Figures
+from bench.membership import NODES, measure_membership
 
 console = Console(highlight=False)
 
@@ -42,6 +43,17 @@ BARS: list[tuple[str, str, str, float]] = [
     ("idle", "core_percent", "<=", 1.0),
     ("install", "mb_per_s", ">=", 110),
     ("install", "more_memory_mb", "<=", 64),
+    ("a client leaves", "slot_free_p50_ms", "<=", 200),
+    ("a client leaves, across a hop", "slot_free_p50_ms", "<=", 200),
+    ("a backend dies", "noticed_p50_ms", "<=", 300),
+    ("a node joins", "first_answer_s", "<=", 2.0),
+    (f"{NODES} nodes, idle", "accusations", "<=", 0),
+    (f"{NODES} nodes, idle", "bytes_per_s", "<=", 2048),
+    (f"{NODES} nodes, idle", "core_percent", "<=", 1.0),
+    (f"{NODES} nodes, a model is loaded", "p50_ms", "<=", 250),
+    (f"{NODES} nodes, a model is loaded", "p99_ms", "<=", 1000),
+    (f"{NODES} nodes, a node is killed", "known_to_all_ms", "<=", 300),
+    (f"{NODES} nodes, a node freezes", "known_to_all_ms", "<=", 3000),
     *((f"{count} at once", "of_llama_server", ">=", 1.0) for count in CONCURRENCIES),
     *((f"{count} at once", "of_its_first_token", "<=", 1.1) for count in CONCURRENCIES),
     ("16 at once", "of_llama_cpp_server", ">=", 3.0),
@@ -77,9 +89,10 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
-@click.option("--only", type=click.Choice(["node", "engine"]), help="The one half or the other.")
+@click.option("--only", type=click.Choice(["node", "mesh", "engine"]), help="One part of it.")
+@click.option("--soak", default=30.0, show_default=True, help="Seconds that sixteen nodes are left alone.")
 @click.option("--build-peers", is_flag=True, help="First make llama-server and llama_cpp.server: 10 minutes, once.")
-def main(repeats: int, only: str | None, build_peers: bool) -> None:
+def main(repeats: int, only: str | None, soak: float, build_peers: bool) -> None:
     """Measure this machine's Shoal."""
     if build_peers:
         peers.build()
@@ -88,9 +101,11 @@ def main(repeats: int, only: str | None, build_peers: bool) -> None:
     results.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as root:
         found: dict[str, list[Figures]] = {}
-        if only != "engine":
+        if only in (None, "node"):
             found |= uvloop.run(measure(Path(root), repeats, _say))
-        if only != "node":
+        if only in (None, "mesh"):
+            found |= uvloop.run(measure_membership(repeats, soak, _say))
+        if only in (None, "engine"):
             found |= uvloop.run(measure_engine(Path(root), repeats, _say))
     console.print(table(found))
     console.print(f"load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores", style="dim")

@@ -282,5 +282,7 @@ class _Stop:
 
 
 def _quiet_libraries() -> None:
-    for name in ("libp2p", "hypercorn", "asyncio", "zeroconf", "async_service", "quart", "grpc"):
+    for name in ("hypercorn", "asyncio", "zeroconf", "async_service", "quart", "grpc"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Calls every connection that ends during its handshake an error. What matters of them `mesh.service` tells.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)

@@ -28,7 +28,7 @@ from tests.chaos.questions import (
     whole,
 )
 
-TIMEOUT = httpx.Timeout(20, connect=5)
+TIMEOUT = httpx.Timeout(25)
 """For the client that resumes; the official one brings its own kind. Longer than any node stays frozen."""
 
 MOST_ENTRIES = 8
@@ -125,7 +125,7 @@ class Asker:
                 base_url=f"{node.api}/v1",
                 api_key=self._cluster.api_key,
                 max_retries=0,
-                timeout=openai.Timeout(20, connect=5),
+                timeout=openai.Timeout(25),
             )
         return self._clients[node.name]
 

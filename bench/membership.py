@@ -1,0 +1,187 @@
+"""Sixteen nodes on this machine: how soon all of them know what happened to one, and what knowing costs.
+
+The nodes are the mesh side alone (`bench.light_node`): sixteen whole ones would measure the two cores of a small
+machine. They write down what they see by the machine's one clock.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psutil
+
+from bench.figures import Figures
+from mesh.token import new_token
+
+NODES = 16
+NEWS = 20
+"""Announcements per run."""
+CALM = 3.0
+"""Seconds without which the start of sixteen processes would be measured."""
+
+Seen = dict[str, Any]
+
+
+class LightNode:
+    """One process, and all that it wrote."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self.process = process
+        self.seen: list[Seen] = []
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, name: str, token: str, *peers: str) -> "LightNode":
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.light_node", name, *peers),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ | {"BENCH_TOKEN": token},
+        )
+        return cls(name, process)
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            self.seen.append(json.loads(line))
+
+    def order(self, **what: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(what).encode() + b"\n")
+
+    def when(self, since: float = 0.0, **what: object) -> float | None:
+        """When it first wrote that, after `since`."""
+        wanted = what.items()
+        return next((seen["at"] for seen in self.seen if seen["at"] >= since and wanted <= seen.items()), None)
+
+    async def until(self, since: float = 0.0, timeout: float = 60.0, **what: object) -> float:
+        deadline = time.monotonic() + timeout
+        while (at := self.when(since, **what)) is None:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} never saw {what}")
+            await asyncio.sleep(0.01)
+        return at
+
+    async def stats(self) -> dict[str, int]:
+        since = time.monotonic()
+        self.order(stats=True)
+        while True:
+            found = [seen["stats"] for seen in self.seen if seen["at"] >= since and "stats" in seen]
+            if found:
+                return dict(found[-1])
+            await asyncio.sleep(0.01)
+
+    def signal(self, number: int) -> float:
+        """When it was sent."""
+        at = time.monotonic()
+        self.process.send_signal(number)
+        return at
+
+    async def end(self) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        await self.process.wait()
+        await self._reading
+
+
+@asynccontextmanager
+async def light_mesh(count: int = NODES) -> AsyncIterator[list[LightNode]]:
+    """That many nodes that all see each other."""
+    token = new_token()
+    nodes = [await LightNode.start("n0", token)]
+    try:
+        await until_ready(nodes[0])
+        port = next(seen["port"] for seen in nodes[0].seen if "port" in seen)
+        nodes += [await LightNode.start(f"n{number}", token, f"127.0.0.1:{port}") for number in range(1, count)]
+        for node in nodes:
+            for other in nodes:
+                if other is not node:
+                    await node.until(peer=other.name, state="alive")
+        await asyncio.sleep(CALM)
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.end()
+
+
+async def until_ready(node: LightNode) -> None:
+    deadline = time.monotonic() + 60
+    while not any("port" in seen for seen in node.seen):
+        if time.monotonic() > deadline or node.process.returncode is not None:
+            raise RuntimeError(f"{node.name} did not start")
+        await asyncio.sleep(0.01)
+
+
+async def news(nodes: list[LightNode]) -> Figures:
+    """From the announcement of a loaded model until each of the others has it in its view."""
+    took = []
+    for number in range(NEWS):
+        teller, model = nodes[number % len(nodes)], f"model-{time.monotonic_ns()}"
+        teller.order(announce=model)
+        told_at = await teller.until(announced=model)
+        took += [await node.until(peer=teller.name, model=model) - told_at for node in nodes if node is not teller]
+        await asyncio.sleep(0.1)
+    took.sort()
+    return {"p50_ms": 1000 * statistics.median(took), "p99_ms": 1000 * took[int(len(took) * 0.99)]}
+
+
+async def death(nodes: list[LightNode], how: signal.Signals) -> Figures:
+    """From the signal until the last of the others counts the node as dead. It is one node less afterwards."""
+    victim = nodes.pop()
+    at = victim.signal(how)
+    known = [await node.until(at, peer=victim.name, state="dead") for node in nodes]
+    await victim.end()
+    return {"known_to_all_ms": 1000 * (max(known) - at), "known_to_first_ms": 1000 * (min(known) - at)}
+
+
+async def soak(nodes: list[LightNode], seconds: float) -> Figures:
+    """Nothing happens: what that costs, and who is accused although nothing is wrong."""
+    processes = [psutil.Process(node.process.pid) for node in nodes]
+    before = [await node.stats() for node in nodes]
+    cpu_before = [process.cpu_times() for process in processes]
+    since = time.monotonic()
+    await asyncio.sleep(seconds)
+    lasted = time.monotonic() - since
+    cpu_after = [process.cpu_times() for process in processes]
+    after = [await node.stats() for node in nodes]
+    traffic = [
+        (new["bytes_in"] + new["bytes_out"] - old["bytes_in"] - old["bytes_out"]) / lasted
+        for old, new in zip(before, after, strict=True)
+    ]
+    cpu = [
+        (new.user + new.system - old.user - old.system) / lasted for old, new in zip(cpu_before, cpu_after, strict=True)
+    ]
+    accused = [seen for node in nodes for seen in node.seen if seen["at"] >= since and "state" in seen]
+    return {
+        "seconds": lasted,
+        "accusations": sum(seen["state"] in ("suspect", "dead") for seen in accused),
+        "bytes_per_s": max(traffic),
+        "core_percent": 100 * max(cpu),
+    }
+
+
+async def measure_membership(repeats: int, seconds: float, say: Callable[[str], None]) -> dict[str, list[Figures]]:
+    """Every case. `seconds`: of the soak."""
+    found: dict[str, list[Figures]] = {}
+    say(f"{NODES} nodes start")
+    async with light_mesh() as nodes:
+        say(f"{NODES} nodes, idle for {seconds:.0f} s")
+        found[f"{NODES} nodes, idle"] = [await soak(nodes, seconds)]
+        for index in range(repeats):
+            say(f"{NODES} nodes: news ({index + 1}/{repeats})")
+            found.setdefault(f"{NODES} nodes, a model is loaded", []).append(await news(nodes))
+        for how, name in ((signal.SIGKILL, "a node is killed"), (signal.SIGSTOP, "a node freezes")):
+            for index in range(repeats):
+                say(f"{NODES} nodes: {name} ({index + 1}/{repeats})")
+                found.setdefault(f"{NODES} nodes, {name}", []).append(await death(nodes, how))
+                await asyncio.sleep(1)
+    return found

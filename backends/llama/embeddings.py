@@ -18,11 +18,13 @@ from backends.errors import (
     BackendError,
     EngineError,
     InvalidValueError,
+    NoNumbersError,
     NotLoadedError,
     TextLengthError,
     UnsupportedError,
 )
 from backends.llama.model import Context, Floats, Model
+from backends.llama.shape import Shape
 from backends.llama.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -169,7 +171,10 @@ class Embedder:
         context.want_all()
         if not context.decode():
             raise EngineError("llama.cpp has no room for a batch of texts")
-        return [context.pooled(number) for number in range(len(texts))]
+        vectors = [context.pooled(number) for number in range(len(texts))]
+        if not all(np.isfinite(vector).all() for vector in vectors):
+            raise NoNumbersError
+        return vectors
 
     def _context_for(self, tokens: int) -> Context:
         if self._context is not None and tokens <= self._room:
@@ -179,8 +184,7 @@ class Embedder:
         if self._context is not None:
             self._context.close()
             self._context = None
-        self._context = Context(
-            self._model,
+        shape = Shape(
             cells=self._room,
             sequences=SEQUENCES,
             batch=self._room,
@@ -188,6 +192,7 @@ class Embedder:
             threads=self._threads,
             pooled=True,
         )
+        self._context = Context(self._model, shape)
         return self._context
 
 

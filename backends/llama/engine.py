@@ -36,8 +36,9 @@ from backends.llama.settings import (
     choose,
     gpu_layers,
     repacks,
+    shape_of,
 )
-from backends.llama.speculation import MOST_IN_STEP, Speculation
+from backends.llama.speculation import Speculation
 from backends.llama.template import CHATML, ChatTemplate
 from backends.llama.threads import Threads
 from backends.llama.tools import NO_TOOLS, read_offer
@@ -154,7 +155,8 @@ class LlamaEngine(Engine):
             queue=settings.queue,
             prompt_slice=settings.prompt_slice,
             beside_slice=max(1, settings.prompt_slice // 4),
-            reuse=model.can_share,
+            cuts=model.can_share,
+            window=model.window,
             shift_at=plan.context_length if settings.context_shift else 0,
             shift_keep=min(settings.context_keep, plan.context_length // 2),
         )
@@ -322,12 +324,7 @@ def _open_draft(settings: LlamaSettings, request: pb.LoadRequest, machine: Machi
 def _drafter(settings: LlamaSettings, model: Model, draft: Model | None, plan: Plan) -> Drafter | None:
     if draft is None:
         return None
-    sequences = plan.slots + settings.kept_prefixes
-    batch = max(settings.batch, plan.slots)
-    context = Context(
-        draft, cells=plan.cells, sequences=sequences, batch=batch, micro_batch=settings.batch, threads=plan.threads
-    )
-    return Drafter(draft, context, model.vocabulary_size)
+    return Drafter(draft, Context(draft, shape_of(settings, plan)), model.vocabulary_size)
 
 
 def _open_context(settings: LlamaSettings, model: Model, draft: Model | None) -> tuple[Plan, Context]:
@@ -340,15 +337,7 @@ def _open_context(settings: LlamaSettings, model: Model, draft: Model | None) ->
         can_share=model.can_share,
     )
     plan = choose(settings, facts, _machine())
-    context = Context(
-        model,
-        cells=plan.cells,
-        sequences=plan.slots + settings.kept_prefixes,
-        batch=max(settings.batch, plan.slots + settings.prompt_slice + MOST_IN_STEP),
-        micro_batch=settings.batch,
-        threads=plan.threads,
-    )
-    return plan, context
+    return plan, Context(model, shape_of(settings, plan))
 
 
 def _embed(loaded: _Loaded, request: pb.EmbedRequest) -> pb.EmbedReply:

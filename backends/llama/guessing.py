@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 from backends.speed import RecentMean
 
+MOST_IN_STEP = 64
+"""Guesses in one step, over all streams."""
+
 NGRAMS = (4, 3, 2)
 """How many of the last tokens must have been there before, longest first."""
 

@@ -139,6 +139,9 @@ class DecodeLoop:
         if not step.feeds:
             return
         assert rows is not None
+        if self._scheduler.limits.window:
+            for number in self._scheduler.held:
+                self._scheduler.lost(number, self._context.first_position(number))
         for feed, row in zip(step.feeds, rows, strict=True):
             if feed.scored:
                 self._score(feed, row)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from backends.errors import EngineError, InvalidValueError, ModelFileError, NoNumbersError, OutOfMemoryError
 from backends.llama import logs
 from backends.llama.positions import Positions
+from backends.llama.settings import CACHE_TYPES, FLASH_ATTENTION
+from backends.llama.shape import Shape
 
 Floats = npt.NDArray[np.float32]
 
@@ -143,6 +145,11 @@ class Model:
     def can_share(self) -> bool:
         """A part of a sequence can be copied: not with recurrent layers, whose state is one lump."""
         return not (llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model))
+
+    @cached_property
+    def window(self) -> int:
+        """How many tokens its sliding-window layers look back; 0 where there are none."""
+        return int(llama.llama_model_n_swa(self._model))
 
     @cached_property
     def pooling(self) -> str | None:
@@ -298,42 +305,35 @@ class Model:
 class Context:
     """A memory of sequences, and the computing on it."""
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        cells: int,
-        sequences: int,
-        batch: int,
-        micro_batch: int,
-        threads: int,
-        pooled: bool = False,
-    ) -> None:
+    def __init__(self, model: Model, shape: Shape) -> None:
         """Allocate.
 
         Raises:
             OutOfMemoryError: the memory is not there.
         """
         parameters = llama.llama_context_default_params()
-        parameters.n_ctx = cells
-        parameters.n_batch = batch
-        parameters.n_ubatch = min(micro_batch, batch)
-        parameters.n_seq_max = sequences
-        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.n_ctx = shape.cells
+        parameters.n_batch = shape.batch
+        parameters.n_ubatch = min(shape.micro_batch, shape.batch)
+        parameters.n_seq_max = shape.sequences
+        parameters.n_threads = parameters.n_threads_batch = shape.threads
+        parameters.type_k = CACHE_TYPES[shape.cache_type_k]
+        parameters.type_v = CACHE_TYPES[shape.cache_type_v]
+        parameters.flash_attn_type = FLASH_ATTENTION[shape.flash_attention]
         parameters.kv_unified = True
         parameters.swa_full = True  # Or an old prefix would lack what the window has left behind.
         parameters.no_perf = True
-        if pooled:
+        if shape.pooled:
             parameters.embeddings = True
             if model.pooling is None:
                 parameters.pooling_type = llama.LLAMA_POOLING_TYPE_MEAN
         self._model = model
         self._context = llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
-            raise OutOfMemoryError(f"no context of {cells} tokens for {model.path}: {logs.last_error()}")
+            raise OutOfMemoryError(f"no context of {shape.cells} tokens for {model.path}: {logs.last_error()}")
         model.set_adapters(self._context)
         self._memory = llama.llama_get_memory(self._context)
-        self._batch = llama.llama_batch_init(batch, 0, 1)
+        self._batch = llama.llama_batch_init(shape.batch, 0, 1)
         self._size = 0
         self._positions = Positions()
         self.whole_limit = int(llama.llama_n_ubatch(self._context))
@@ -461,6 +461,10 @@ class Context:
         if not llama.llama_memory_seq_rm(self._memory, sequence, self._positions.at(sequence, length), -1):
             raise EngineError("this model's memory cannot forget a part of a sequence")
         self._positions.trim(sequence, length)
+
+    def first_position(self, sequence: int) -> int:
+        """From where on all of a sequence is in memory. Sliding-window layers drop what they look back at no more."""
+        return max(0, int(llama.llama_memory_seq_pos_min(self._memory, sequence)))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let `target` begin with the first `length` tokens of `source`."""

@@ -18,7 +18,7 @@ from typing import Any
 import llama_cpp as llama
 import numpy as np
 
-from backends.errors import EngineError, InvalidGrammarError, InvalidValueError
+from backends.errors import EngineError, InvalidGrammarError, InvalidValueError, NoNumbersError
 from backends.llama.detokenizer import WholeLetters
 from backends.llama.model import Context, Model
 from backends.llama.shortlist import shortlist
@@ -143,7 +143,7 @@ class Sampler:
                 raise EngineError("no token of this model continues what the constraint asks for")
         llama.llama_sampler_apply(self._chain, ctypes.byref(candidates))
         if candidates.selected < 0:
-            raise EngineError("sampling chose no token: are the logits numbers?")
+            raise NoNumbersError
         return int(candidates.data[candidates.selected].id)
 
 

@@ -59,8 +59,12 @@ class Limits:
     """Prompt tokens in one step beside running streams: larger reads prompts faster, and makes every
     stream wait longer for its next token while a prompt is read."""
 
-    reuse: bool = True
-    """Whether a part of a sequence can be copied. Recurrent models cannot."""
+    cuts: bool = True
+    """Whether memory can forget the end of a sequence. That of recurrent models cannot: there a sequence is
+    used again, as a whole, only by what goes on from its very end."""
+
+    window: int = 0
+    """How many tokens a sliding-window model looks back. Its memory may drop what lies further back (`lost`)."""
 
     shift_at: int = 0
     """A sequence longer than this loses half of what follows its first `shift_keep` tokens; 0: it ends by itself."""
@@ -184,6 +188,8 @@ class _Row:
 
     tokens: list[int] = field(default_factory=list)
     cells: list[int] = field(default_factory=list)
+    lost: int = 0
+    """Tokens at the beginning that sliding-window layers have dropped."""
 
 
 class Scheduler:
@@ -254,7 +260,7 @@ class Scheduler:
             return
         sequence.tokens = shifted(sequence.tokens, limits.shift_keep, limits.shift_at)
         # A memory that cannot be copied in part cannot be cut either.
-        sequence.fed = min(sequence.fed, limits.shift_keep if limits.reuse else 0)
+        sequence.fed = min(sequence.fed, limits.shift_keep if limits.cuts else 0)
         if sequence.begun:
             self._truncate(sequence.id, sequence.fed)
 
@@ -279,11 +285,19 @@ class Scheduler:
         for sequence in self._running:
             sequence.fed = 0
 
+    def lost(self, number: int, count: int) -> None:
+        """Memory dropped the first `count` tokens of a sequence id for its sliding-window layers."""
+        self._rows[number].lost = count
+
+    @property
+    def held(self) -> list[int]:
+        """Sequence ids that hold tokens."""
+        return [number for number, row in enumerate(self._rows) if row.tokens]
+
     def shortage(self, step: Step) -> bool:
         """Memory had no room for a step, and nothing of it was fed. False: nothing can be given up for it."""
         for feed in step.feeds:
-            # A memory that cannot be copied in part cannot be cut either.
-            kept = feed.start - offset_of(feed.tokens[0]) if self.limits.reuse else 0
+            kept = feed.start - offset_of(feed.tokens[0]) if self.limits.cuts else 0
             self._truncate(feed.sequence.id, kept)
             feed.sequence.fed = kept
         kept_prefixes = [number for number in self._idle if self._rows[number].tokens]
@@ -334,7 +348,7 @@ class Scheduler:
             self._running.append(first)
             self._begin(first)
             for other in others:
-                share = border(other.tokens, shared(first.tokens, other.tokens)) if self.limits.reuse else 0
+                share = border(other.tokens, shared(first.tokens, other.tokens)) if self.limits.cuts else 0
                 if share:
                     other.leader, other.share = first, share
                 self._running.append(other)
@@ -391,16 +405,22 @@ class Scheduler:
     def _best_source(self, sequence: Sequence) -> tuple[int, int]:
         """The id that shares the longest prefix, and how long it is. The last token is always fed
         again: its logits are wanted."""
-        if not self.limits.reuse:
-            return -1, 0
         if sequence.ask.reuse:
             known = range(len(self._rows))
         elif sequence.leader is not None:
             known = range(sequence.leader.id, sequence.leader.id + 1)
         else:
             return -1, 0
-        length, number = max((shared(self._rows[n].tokens, sequence.tokens), n) for n in known)
-        return number, border(sequence.tokens, length)
+        length, number = max((self._usable(n, sequence), n) for n in known)
+        return number, length
+
+    def _usable(self, number: int, sequence: Sequence) -> int:
+        """How many tokens of a row `sequence` can begin with."""
+        row = self._rows[number]
+        length = border(sequence.tokens, shared(row.tokens, sequence.tokens))
+        if row.lost and length < row.lost + self.limits.window:
+            return 0  # What follows would look back at tokens that are gone.
+        return length if self.limits.cuts or length == len(row.tokens) else 0
 
     def _free_id(self, source: int) -> int:
         empty = [number for number in self._idle if not self._rows[number].tokens]
@@ -479,11 +499,12 @@ class Scheduler:
             if not self._references[cell]:
                 del self._references[cell]
         del row.tokens[length:], row.cells[length:]
+        row.lost = min(row.lost, length)
         self._memory.append(Trim(number, length))
 
     def _copy(self, source: int, target: int, length: int) -> None:
         origin, row = self._rows[source], self._rows[target]
-        row.tokens, row.cells = origin.tokens[:length], origin.cells[:length]
+        row.tokens, row.cells, row.lost = origin.tokens[:length], origin.cells[:length], origin.lost
         self._references.update(row.cells)
         self._memory.append(Copy(source, target, length))
 

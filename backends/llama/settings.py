@@ -6,6 +6,8 @@ The model's facts and the machine's go in, a plan comes out; nothing is asked of
 from dataclasses import dataclass
 
 from backends.errors import InvalidValueError, OutOfMemoryError
+from backends.llama.guessing import MOST_IN_STEP
+from backends.llama.shape import Shape
 from backends.llama.tool_formats import FORMATS
 
 DEFAULT_CONTEXT = 4096
@@ -23,6 +25,11 @@ CACHE_SHARE = 0.5
 """Of the memory that is free once the weights are read, what the cache may take unasked. The rest is
 for compute buffers, other models and everybody else on the machine."""
 
+
+CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
+"""How numbers can be kept in the cache, and ggml's number for it."""
+
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 SMALL_WEIGHTS_BYTES = 64 * 2**20
 """Weights up to this are computed by one thread unless told otherwise: a token takes so little time
@@ -60,6 +67,15 @@ class LlamaSettings:
     but not where llama.cpp was built for AMX: that code crashes with several compilers
     (ggml-org/llama.cpp#20824)."""
 
+    cache_type_k: str = "f16"
+    """How keys are kept in the cache. q8_0 halves its memory at hardly a loss, q4_0 halves it again at some."""
+
+    cache_type_v: str = "f16"
+    """The same for values. Quantized ones need flash attention."""
+
+    flash_attention: str = "auto"
+    """"on", "off", or "auto": where the model and the device can."""
+
     batch: int = 512
     """Tokens computed together (llama.cpp's ubatch)."""
 
@@ -94,6 +110,15 @@ class LlamaSettings:
     def __post_init__(self) -> None:
         if self.reasoning not in ("auto", "off"):
             raise ValueError(f'reasoning must be "auto" or "off", not {self.reasoning!r}')
+        for name, known in (
+            ("cache_type_k", CACHE_TYPES),
+            ("cache_type_v", CACHE_TYPES),
+            ("flash_attention", FLASH_ATTENTION),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.flash_attention == "off" and self.cache_type_v not in ("f32", "f16", "bf16"):
+            raise ValueError(f"cache_type_v {self.cache_type_v!r} needs flash_attention")
         for name, least in (("slots", 1), ("threads", 1), ("batch", 32), ("prompt_slice", 1), ("queue", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -151,6 +176,20 @@ class Plan:
     threads: int
     cache_bytes: int
     summary: str
+
+
+def shape_of(settings: LlamaSettings, plan: Plan) -> Shape:
+    """The context in which answers are computed."""
+    return Shape(
+        cells=plan.cells,
+        sequences=plan.slots + settings.kept_prefixes,
+        batch=max(settings.batch, plan.slots + settings.prompt_slice + MOST_IN_STEP),
+        micro_batch=settings.batch,
+        threads=plan.threads,
+        cache_type_k=settings.cache_type_k,
+        cache_type_v=settings.cache_type_v,
+        flash_attention=settings.flash_attention,
+    )
 
 
 def gpu_layers(settings: LlamaSettings, machine: Machine, devices: list[str]) -> int:
@@ -211,7 +250,8 @@ def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan
         summary=(
             f"{model.description}: {slots} slots of {context} tokens ({shared}{_size(cache_bytes)} of cache,"
             f" {_size(machine.free_bytes)} were free), {threads} {'thread' if threads == 1 else 'threads'},"
-            f" {model.layers} layers" + (", prompts are reused" if model.can_share else ", prompts cannot be reused")
+            f" {model.layers} layers"
+            + (", prompts are reused" if model.can_share else ", prompts are reused only whole")
         ),
     )
 

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from backends.llama.answer import Answer
 from backends.llama.drafter import Drafter
-from backends.llama.guessing import Pace, PromptLookup, Record
+from backends.llama.guessing import MOST_IN_STEP, Pace, PromptLookup, Record
 from backends.llama.scheduler import Feed, Sequence
-
-MOST_IN_STEP = 64
-"""Guesses in one step, over all streams."""
 
 PREDICTED = 16
 """Guessed at most for a request that says what it expects, where the model's settings say no other number."""

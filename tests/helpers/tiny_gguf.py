@@ -30,9 +30,6 @@ def write_tiny_model(
     `token_ids` go into the header as `tokenizer.ggml.NAME_token_id`.
     """
     writer = gguf.GGUFWriter(path, "llama")
-    words = ["▁", "▁the", "▁a", "the", "re", "in"]
-    tokens = ["<unk>", "<s>", "</s>", *control, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
-    kinds = [2, CONTROL, CONTROL, *[CONTROL] * len(control), *[BYTE] * 256, *[NORMAL] * len(words)]
     writer.add_name("tiny")
     writer.add_block_count(layers)
     writer.add_context_length(context)
@@ -42,14 +39,7 @@ def write_tiny_model(
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width // 2)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * (len(tokens) - len(words)) + [-float(i) for i in range(len(words))])
-    writer.add_token_types(kinds)
-    writer.add_bos_token_id(BEGIN)
-    writer.add_eos_token_id(END)
-    writer.add_add_bos_token(True)
+    vocabulary = add_vocabulary(writer, control)
     for name, number in token_ids.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
     random = np.random.default_rng(seed)
@@ -62,9 +52,9 @@ def write_tiny_model(
     def ones(name: str) -> None:
         writer.add_tensor(name, np.ones(width, dtype=np.float32))
 
-    broken_ids = [tokens.index(f"<0x{ord(letter):02X}>") for letter in broken]
-    matrix("token_embd.weight", len(tokens), width, nan=broken_ids)
-    matrix("output.weight", len(tokens), width, scale=4)
+    broken_ids = [3 + len(control) + ord(letter) for letter in broken]
+    matrix("token_embd.weight", vocabulary, width, nan=broken_ids)
+    matrix("output.weight", vocabulary, width, scale=4)
     for layer in range(layers):
         block = f"blk.{layer}."
         ones(block + "attn_norm.weight")
@@ -75,8 +65,24 @@ def write_tiny_model(
         matrix(block + "ffn_up.weight", 2 * width, width, scale=2)
         matrix(block + "ffn_down.weight", width, 2 * width, scale=2)
     ones("output_norm.weight")
-    _finish(writer)
+    finish(writer)
     return path
+
+
+def add_vocabulary(writer: gguf.GGUFWriter, control: Sequence[str] = ()) -> int:
+    """Every byte, a few words and control tokens; returns how many tokens that are."""
+    words = ["▁", "▁the", "▁a", "the", "re", "in"]
+    tokens = ["<unk>", "<s>", "</s>", *control, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    kinds = [2, CONTROL, CONTROL, *[CONTROL] * len(control), *[BYTE] * 256, *[NORMAL] * len(words)]
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * (len(tokens) - len(words)) + [-float(i) for i in range(len(words))])
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(BEGIN)
+    writer.add_eos_token_id(END)
+    writer.add_add_bos_token(True)
+    return len(tokens)
 
 
 def write_lora(path: Path, base: Path | str, *, rank: int = 2, strength: float = 1.0, seed: int = 1) -> Path:
@@ -93,7 +99,7 @@ def write_lora(path: Path, base: Path | str, *, rank: int = 2, strength: float =
             b = random.standard_normal((rows, rank), dtype=np.float32) * strength
             writer.add_tensor(f"{tensor.name}.lora_a", a)
             writer.add_tensor(f"{tensor.name}.lora_b", b)
-    _finish(writer)
+    finish(writer)
     return path
 
 
@@ -102,7 +108,8 @@ def _architecture(base: Path | str) -> str:
     return bytes(field.parts[field.data[0]]).decode()
 
 
-def _finish(writer: gguf.GGUFWriter) -> None:
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write it all and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -10,6 +10,7 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from backends.llama.model import Context, Floats, Model
 from backends.llama.projector import Medium, Projector, Words
+from backends.llama.shape import Shape
 from tests.helpers.media import picture
 from tests.helpers.projectors import MINNOW, Kind, write_mrope_model, write_projector
 
@@ -39,7 +40,7 @@ def _ours(model: Model, projector: Projector, files: list[bytes], step: int) -> 
     for number, data in enumerate(files):
         parts.insert(2 * number + 1, Medium("image", data, "a picture"))
     prompt = projector.read(parts, model.begin_token)
-    context = Context(model, cells=256, sequences=2, batch=64, micro_batch=64, threads=1)
+    context = Context(model, Shape(cells=256, sequences=2, batch=64, micro_batch=64, threads=1))
     at = 0
     for piece in prompt.pieces:
         _feed(context, prompt.tokens[at : piece.start], at)
@@ -65,7 +66,7 @@ def _feed(context: Context, tokens: list[int], start: int) -> int:
 
 
 def _theirs(model: Model, projector: Projector, files: list[bytes]) -> Floats:
-    context = Context(model, cells=256, sequences=2, batch=64, micro_batch=64, threads=1)
+    context = Context(model, Shape(cells=256, sequences=2, batch=64, micro_batch=64, threads=1))
     marker = mtmd.mtmd_default_marker()
     text = marker.join([BEFORE.encode(), BETWEEN.encode(), AFTER.encode()])
     bitmaps = [projector._bitmap(Medium("image", data, "a picture")) for data in files]

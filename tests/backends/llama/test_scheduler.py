@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,16 +264,39 @@ def test_who_wants_no_reuse_gets_none() -> None:
     assert fed(scheduler.plan()) == ["abcd"]
 
 
-def test_a_memory_that_cannot_be_copied_is_never_asked_to() -> None:
-    scheduler = Scheduler(limits(reuse=False, prompt_slice=20))
+def test_a_memory_that_cannot_be_cut_is_used_again_only_from_its_very_end() -> None:
+    scheduler = Scheduler(limits(cuts=False, prompt_slice=20))
     scheduler.submit(ask("abcd", choices=2))
     step = scheduler.plan()
     assert fed(step) == ["abcd", "abcd"]
     for feed in step.feeds:
         scheduler.end(feed.sequence)
 
-    scheduler.submit(ask("abcd"))
-    assert not any(isinstance(order, Copy) for order in scheduler.plan().memory)
+    for prompt, left in (("abcd", "abcd"), ("abcx", "abcx"), ("abcdef", "ef")):
+        scheduler.submit(ask(prompt))
+        [feed] = scheduler.plan().feeds
+        assert "".join(map(chr, feed.tokens)) == left
+        scheduler.end(feed.sequence)
+
+
+@pytest.mark.parametrize(
+    ("lost", "left"),
+    [
+        pytest.param(0, "x", id="all is there"),
+        pytest.param(2, "x", id="what is gone is out of sight"),
+        pytest.param(3, "abcdefx", id="it would look back at what is gone"),
+    ],
+)
+def test_a_prefix_is_used_again_as_far_as_a_sliding_window_still_holds_it(lost: int, left: str) -> None:
+    scheduler = Scheduler(limits(window=4, prompt_slice=20))
+    scheduler.submit(ask("abcdefgh"))
+    [feed] = scheduler.plan().feeds
+    scheduler.lost(feed.sequence.id, lost)
+    scheduler.end(feed.sequence)
+
+    scheduler.submit(ask("abcdefx"))
+
+    assert fed(scheduler.plan()) == [left]
 
 
 def test_choices_read_their_prompt_once() -> None:
@@ -432,11 +456,13 @@ class Memory:
     """What a context would hold if it did as it is ordered."""
 
     tokens: dict[int, list[int]] = field(default_factory=dict)
+    cells: dict[int, list[int]] = field(default_factory=dict)
+    filled: int = 0
 
     @property
     def used(self) -> int:
-        """Tokens held, copies counted as well."""
-        return sum(map(len, self.tokens.values()))
+        """Cells that hold a token, copies not counted."""
+        return len({cell for cells in self.cells.values() for cell in cells})
 
     def carry_out(self, step: Step) -> None:
         for order in step.memory:
@@ -445,13 +471,17 @@ class Memory:
                 self.tokens[order.target] = self.tokens[order.source][: order.length]
                 assert len(self.tokens[order.target]) == order.length
                 assert ends_beside_pictures(self.tokens[order.target])
+                self.cells[order.target] = self.cells[order.source][: order.length]
             else:
-                del self.tokens.setdefault(order.sequence, [])[order.length :]
+                for held in (self.tokens, self.cells):
+                    del held.setdefault(order.sequence, [])[order.length :]
                 assert ends_beside_pictures(self.tokens[order.sequence])
         for feed in step.feeds:
             held = self.tokens.setdefault(feed.sequence.id, [])
             assert len(held) == feed.start
             held += feed.tokens
+            self.cells.setdefault(feed.sequence.id, []).extend(range(self.filled, self.filled + len(feed.tokens)))
+            self.filled += len(feed.tokens)
 
 
 def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int, drawn: Counter[Sequence]) -> bool:
@@ -490,10 +520,10 @@ requests = st.builds(
     st.sampled_from([0, 13]),
 )
 def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
-    history: list[Any], reuse: bool, cells: int, guessed: int, shift_at: int
+    history: list[Any], cuts: bool, cells: int, guessed: int, shift_at: int
 ) -> None:
     shift = {"shift_at": shift_at, "shift_keep": 2} if shift_at else {}
-    scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, reuse=reuse, **shift))
+    scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, cuts=cuts, **shift))
     memory, asked, ended, drawn = Memory(), [], Counter[Ask](), Counter[Sequence]()
     for event in [*history, *[None] * 400]:
         if event == "short":
@@ -508,6 +538,7 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
             scheduler.start_over()
             scheduler.take_memory_orders()
             memory.tokens.clear()
+            memory.cells.clear()
             continue
         if event == "cancel":
             if asked:
@@ -516,10 +547,10 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
             prompt, choices, wants_reuse = event
             asked.append(ask_about(*prompt, owners=range(choices), reuse=wants_reuse, caller=str(len(prompt) % 3)))
             assert scheduler.submit(asked[-1]) is None
-        guesses = {stream: [1, 2, 3][:guessed] for stream in scheduler.streams} if reuse and guessed else None
+        guesses = {stream: [1, 2, 3][:guessed] for stream in scheduler.streams} if cuts and guessed else None
         step = scheduler.plan(guesses)
         memory.carry_out(step)
-        assert memory.used <= cells or reuse
+        assert memory.used <= cells
         assert len(step.feeds) == 1 or not any(feed.is_media for feed in step.feeds)
         for feed in step.feeds:
             assert all((token < 0) == feed.is_media for token in feed.tokens)

@@ -27,6 +27,7 @@ from api.generation_request import (
     read_streaming,
     refuse_if,
 )
+from api.media import Media, take_out
 from api.needs import abilities_for_chat, tokens_of_chat, tokens_of_text
 from api.ports import GenerateCall
 
@@ -85,7 +86,7 @@ def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> Generat
     refuse_if(bool(body.get("functions")), "functions", "'functions' is not supported; use 'tools', its successor.")
     tools_json, tool_choice_json = _read_tools(body.get("tools"), body.get("tool_choice"))
     messages = body.get("messages")
-    messages_json = _read_messages(messages)
+    messages_json, media = _read_messages(messages)
     call = GenerateCall(
         model=model,
         request_id=request_id,
@@ -93,6 +94,7 @@ def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> Generat
         needs=abilities_for_chat(messages, with_tools=bool(tools_json) and body.get("tool_choice") != "none"),
         tokens_about=tokens_of_chat(messages) + tokens_of_text(tools_json),
         messages_json=messages_json,
+        media=media.files,
         tools_json=tools_json,
         tool_choice_json=tool_choice_json,
         parallel_tool_calls=values.get("parallel_tool_calls"),
@@ -103,10 +105,10 @@ def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> Generat
         **read_common(body),
     )
     stream, include_usage = read_streaming(body)
-    return GenerationRequest((call,), stream, include_usage, read_resumable(body))
+    return GenerationRequest((call,), stream, include_usage, read_resumable(body), media)
 
 
-def _read_messages(messages: Json) -> str:
+def _read_messages(messages: Json) -> tuple[str, Media]:
     if messages is None:
         raise missing("messages", "It is the conversation so far, an array of messages.")
     if not isinstance(messages, list):
@@ -124,7 +126,8 @@ def _read_messages(messages: Json) -> str:
         )
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-    return to_json(messages, "messages")
+    without_files, media = take_out(messages)
+    return to_json(without_files, "messages"), media
 
 
 def _check_message(message: Json, param: str) -> None:

@@ -38,6 +38,8 @@ class ApiConfig:
     """The largest request head."""
     backlog: int = 2048
     """Connections the kernel may queue before we accept them: 1,000 clients may arrive at once."""
+    fetch_private: bool = False
+    """Fetch pictures also from addresses of this machine and its networks, which clients may then reach through it."""
     max_prompts: int = 256
     """Prompts in one completion request: each becomes a call of its own."""
 

@@ -1,6 +1,6 @@
 """What chat and plain completions have in common: sampling, stopping, constraints, streaming."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from api.durations import read_duration
@@ -19,6 +19,7 @@ from api.fields import (
     to_json,
     wrong_type,
 )
+from api.media import Media
 from api.ports import Constraint, GenerateCall, Sampling
 
 MAX_STOPS = 16
@@ -119,6 +120,8 @@ class GenerationRequest:
     include_usage: bool
     resumable: bool = False
     """Whether the stream can be read again, see `api.resumable`."""
+    media: Media = field(default_factory=Media)
+    """Pictures and sounds; `api.fetching` gets those that are not there yet."""
 
 
 def read_common(body: JsonObject) -> dict[str, Any]:

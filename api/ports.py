@@ -72,6 +72,8 @@ class GenerateCall:
     tokens_about: int = 0
     """Length of the prompt, guessed from its text; see `api.needs`."""
     messages_json: str | None = None
+    media: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Files of pictures and sounds, by the names that `messages_json` calls them; see `api.media`."""
     prompt: str | None = None
     prompt_tokens: Sequence[int] | None = None
     tools_json: str = ""

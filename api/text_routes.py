@@ -1,5 +1,6 @@
 """`/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/rerank`."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,8 +13,10 @@ from api.completion_request import read_completion
 from api.current import current_request
 from api.embedding_request import embedding_body, read_embedding
 from api.exchange import Surroundings
+from api.fetching import Fetcher
 from api.fields import parse_object
 from api.generation import Dialect, respond
+from api.media import settled
 from api.ports import Inference, Route
 from api.rerank_request import read_rerank, rerank_body
 
@@ -22,10 +25,15 @@ COMPLETION = Dialect("cmpl-", CompletionChunks, CompletionCollector)
 
 
 def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> None:
+    fetcher = Fetcher(allow_private=around.config.fetch_private)
+
     @app.post("/v1/chat/completions")
     async def chat_completions() -> Response:
         request = current_request()
         wanted = read_chat(parse_object(request.content), request_id=request.request_id, caller=request.caller)
+        if wanted.media.remote:
+            fetched = await fetcher.fetch(wanted.media.remote)
+            wanted = replace(wanted, calls=(settled(wanted.calls[0], wanted.media, fetched),))
         return await respond(request, wanted, CHAT, inference, around)
 
     @app.post("/v1/completions")

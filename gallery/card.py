@@ -38,6 +38,8 @@ class ModelCard:
     path: Path | None = None
     """Weights: a file or a folder. Of several parts, the first. None where the engine needs none."""
     adapters: tuple[Adapter, ...] = ()
+    projector: Path | None = None
+    """Eyes or ears (mmproj) for pictures or sounds in prompts."""
     draft: Path | None = None
     """A small model that guesses ahead for this one."""
     capabilities: tuple[str, ...] = ()

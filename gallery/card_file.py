@@ -9,6 +9,7 @@
     path: base.gguf
     lora: [{path: poems.gguf, scale: 0.8}]
     draft_model: small.gguf
+    mmproj: mmproj-base.gguf
 
 The index of built-in models holds several of these under `models:`, by name. Unknown keys are refused
 with a suggestion, and every refusal names the line. What the settings mean is the engine's business.
@@ -37,6 +38,8 @@ class CardEntry:
     lora: tuple[tuple[str, float], ...] = ()
     """Path and scale of each adapter."""
     draft_model: str | None = None
+    mmproj: str | None = None
+    """A projector: eyes or ears."""
     capabilities: tuple[str, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
@@ -113,6 +116,7 @@ _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
     "path": text_of,
     "lora": _adapters,
     "draft_model": text_of,
+    "mmproj": text_of,
     "capabilities": capabilities_of,
     "settings": mapping_of,
     "description": text_of,

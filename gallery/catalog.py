@@ -25,8 +25,9 @@ from gallery.card_file import CardEntry, parse_card, parse_index
 from gallery.errors import CardError, GalleryError, WeightsError
 from gallery.gguf_file import read_header
 from gallery.gguf_header import GgufHeader
+from gallery.projectors import pair
 from gallery.stores import models_in
-from gallery.weights import SUFFIX, check_parts, model_name, part_paths
+from gallery.weights import SUFFIX, check_parts, model_name, part_paths, projector_name
 from gallery.yaml_nodes import MAX_CARD_BYTES
 
 BUILT_IN_INDEX = Path(__file__).with_name("built_in.yaml")
@@ -185,6 +186,19 @@ class Catalog:
         # An adapter that some card names is part of that model, and no model by itself.
         named = {path for entry in entries.values() if isinstance(entry, CardEntry) for path, _ in entry.lora}
         weights = {name: path for name, path in weights.items() if path.name not in named}
+        eyes = {name: path for path in files if (name := projector_name(path.name)) is not None}
+        paired, unplaced = pair(weights, list(eyes))
+        told = {entry.mmproj for entry in entries.values() if isinstance(entry, CardEntry)}
+        for projector in unplaced:
+            if eyes[projector].name in told:
+                continue
+            yield (
+                projector,
+                WeightsError(
+                    eyes[projector],
+                    "may belong to any model here: name it mmproj-MODEL.gguf, or under `mmproj` in a model's card",
+                ),
+            )
         for name in sorted({*weights, *card_files}):
             try:
                 if problem := name_problem(name):
@@ -195,6 +209,8 @@ class Catalog:
                     raise entry
                 if entry.path is None and name in weights:
                     entry = replace(entry, path=str(weights[name]))
+                if entry.mmproj is None and name in paired:
+                    entry = replace(entry, mmproj=str(eyes[paired[name]]))
                 yield name, self._card(name, entry, card_file or weights[name], "folder")
             except GalleryError as exc:
                 yield name, exc
@@ -217,14 +233,17 @@ class Catalog:
                 header = self._header(path)
                 if header.is_adapter:
                     raise WeightsError(path, "is a LoRA adapter, not a model: name it under `lora` in a model's card")
+        projector = self._beside(described_in, entry.mmproj) if entry.mmproj is not None else None
         capabilities = entry.capabilities
         if capabilities is None:
             capabilities = header.capabilities if header else _CAPABILITIES_BY_ENGINE.get(engine, ())
+            capabilities += self._header_of_file(projector).senses if projector is not None else ()
         return ModelCard(
             name=name,
             engine=engine,
             path=path,
             adapters=tuple(Adapter(self._beside(described_in, file), scale) for file, scale in entry.lora),
+            projector=projector,
             draft=self._beside(described_in, entry.draft_model) if entry.draft_model is not None else None,
             capabilities=capabilities,
             settings=entry.settings,

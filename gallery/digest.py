@@ -145,11 +145,13 @@ def combined(engine: str, settings: Mapping[str, Any], files: list[str], scales:
 
 
 def _files(card: ModelCard) -> Iterator[Path]:
-    """All files of the weights, of a folder everything in it by name; then the adapters. A draft model is
+    """All files of the weights, of a folder everything in it by name; the projector; the adapters. A draft model is
     none of them: what it guesses changes no answer."""
     if card.path is None:
         return
     yield from _weights(card.path)
+    if card.projector is not None:
+        yield card.projector
     for adapter in card.adapters:
         yield adapter.path
 

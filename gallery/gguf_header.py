@@ -57,6 +57,9 @@ _ENCODERS = frozenset(
 """Architectures that only read: they give vectors, never text."""
 
 
+_SENSES = {"clip.has_vision_encoder": "vision", "clip.has_audio_encoder": "audio_in"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
     """The part of a GGUF header that matters before loading."""
@@ -75,6 +78,8 @@ class GgufHeader:
     parts: int = 1
     is_adapter: bool = False
     """Changes to the weights of another model (LoRA)."""
+    senses: tuple[str, ...] = ()
+    """What a projector adds to the abilities of its model."""
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -131,6 +136,7 @@ def parse_header(data: bytes, file_size: int) -> GgufHeader:
         parameters=parameters,
         parts=max(1, _whole(metadata.get("split.count"), 1)),
         is_adapter=metadata.get("general.type") == "adapter",
+        senses=tuple(word for key, word in _SENSES.items() if metadata.get(key) is True),
     )
 
 

@@ -28,6 +28,14 @@ def model_name(file_name: str) -> str | None:
     return part["stem"] if int(part["number"]) == 1 else None
 
 
+def projector_name(file_name: str) -> str | None:
+    """The name of the projector that this file is; None for every other file."""
+    if not file_name.lower().endswith(SUFFIX) or file_name.startswith("."):
+        return None
+    stem = file_name[: -len(SUFFIX)]
+    return stem if "mmproj" in stem.lower() else None
+
+
 def part_paths(first: Path) -> tuple[Path, ...]:
     """All files of the model whose first file is `first`, in order, whether they are there or not."""
     part = _PART.match(first.stem)

@@ -249,6 +249,11 @@ class _Turn:
 async def _send_request(stream: Stream, header: CallHeader, requests: Requests) -> None:
     start = proposal(PROTOCOL) + write_header(header)
     if not isinstance(requests, ToTrio):
+        if len(requests) > 1:  # Files follow: piece by piece, for they are many megabytes together.
+            for message in requests:
+                await stream.write(start + write_message(message))
+                start = b""
+            requests = ()
         await stream.write(start + b"".join(map(write_message, requests)) + END_OF_REQUEST)
         return
     await stream.write(start)

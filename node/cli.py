@@ -146,6 +146,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     help="Seconds of silence after which a backend must show that it is alive; 0 never asks.",
 )
 @option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
+@option("--fetch-private", is_flag=True, help="Fetch pictures of requests from private addresses too.")
 @option("--max-body", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes.")
 @option(
     "--log-level",

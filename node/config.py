@@ -106,6 +106,9 @@ class NodeConfig:
     max_body: int = 32 * 1024 * 1024
     """The largest request body, in bytes."""
 
+    fetch_private: bool = False
+    """Fetch the pictures that requests name also from this machine and its networks, not from the internet alone."""
+
     log_level: str = "info"
     """debug, info, warning or error."""
 

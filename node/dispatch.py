@@ -57,14 +57,14 @@ class Dispatcher:
     # Text and vectors
 
     async def generate(self, call: ports.GenerateCall) -> Errand[ports.Event]:
-        def body(digest: str, given: Given) -> bytes:
-            return protocol.generate_request(call, digest, given)
+        def body(digest: str, given: Given) -> list[bytes]:
+            return protocol.generate_messages(call, digest, given)
 
         return await self._start(protocol.GENERATE, _asked(call), body, AnswerSoFar())
 
     async def embed(self, call: ports.EmbedCall) -> ports.Embeddings:
-        def body(digest: str, _: Given) -> bytes:
-            return protocol.embed_request(call, digest)
+        def body(digest: str, _: Given) -> list[bytes]:
+            return [protocol.embed_request(call, digest)]
 
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=EMBEDDING)
         answer = await self._start(protocol.EMBED, asked, body, AnswerSoFar())
@@ -72,8 +72,8 @@ class Dispatcher:
         return ports.Embeddings(vectors, prompt_tokens, answer.route)
 
     async def rerank(self, call: ports.RerankCall) -> ports.Reranking:
-        def body(digest: str, _: Given) -> bytes:
-            return protocol.rerank_request(call, digest)
+        def body(digest: str, _: Given) -> list[bytes]:
+            return [protocol.rerank_request(call, digest)]
 
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=RERANKING)
         answer = await self._start(protocol.RERANK, asked, body, AnswerSoFar())
@@ -89,21 +89,21 @@ class Dispatcher:
     # Sound
 
     async def speak(self, call: ports.SpeechCall) -> Errand[ports.SoundDelta | ports.Usage]:
-        def body(digest: str, _: Given) -> bytes:
-            return protocol.speech_request(call, digest)
+        def body(digest: str, _: Given) -> list[bytes]:
+            return [protocol.speech_request(call, digest)]
 
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=SPEECH)
         return await self._start(protocol.SPEAK, asked, body, SoundSoFar())
 
     async def voices(self, model: str, request_id: str) -> Sequence[ports.Voice]:
         asked = Asked(model=model, request_id=request_id, needs=SPEECH)
-        answer = await self._start(protocol.LIST_VOICES, asked, lambda *_: b"", SoundSoFar())
+        answer = await self._start(protocol.LIST_VOICES, asked, lambda *_: [b""], SoundSoFar())
         return protocol.voices(await answer.raw())
 
     # One request
 
     async def _start(
-        self, method: str, asked: Asked, body: Callable[[str, Given], bytes], so_far: SoFar[E]
+        self, method: str, asked: Asked, body: Callable[[str, Given], list[bytes]], so_far: SoFar[E]
     ) -> Errand[E]:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)

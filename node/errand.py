@@ -55,10 +55,10 @@ class Errand(Generic[Event_co]):
         sender: Sender,
         method: str,
         asked: Asked,
-        body: Callable[[str, Given], bytes],
+        body: Callable[[str, Given], list[bytes]],
         so_far: SoFar[Event_co],
     ) -> None:
-        """`body` serializes the request for a digest and the tokens given so far."""
+        """`body` serializes the request for a digest and the tokens given so far; files follow in pieces."""
         self._sender = sender
         self._method = method
         self._asked = asked

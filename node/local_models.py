@@ -337,6 +337,7 @@ class LocalModels:
             adapter_paths=tuple(str(adapter.path) for adapter in card.adapters),
             adapter_scales=tuple(adapter.scale for adapter in card.adapters),
             draft_path=str(card.draft or ""),
+            projector_path=str(card.projector or ""),
             settings_json=json.dumps(dict(card.settings)),
             capabilities=tuple(card.capabilities),
             created=card.created,

@@ -5,7 +5,7 @@ The reading side is on the path of every token: it stays plain.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import orjson
 
@@ -43,6 +43,25 @@ OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_na
 """Calls of the backend protocol that a peer may make; the others belong to the node that owns the backend."""
 
 
+PIECE_BYTES = 256 * 1024
+"""Of a file, in one message."""
+
+
+def generate_messages(call: GenerateCall, digest: str, given: Iterable[tuple[int, Sequence[int]]] = ()) -> list[bytes]:
+    """The request, and the pieces of its pictures and sounds."""
+    return [generate_request(call, digest, given), *(_piece(*piece) for piece in _pieces(call.media))]
+
+
+def _pieces(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes, bool]]:
+    for name, data in files.items():
+        for at in range(0, len(data), PIECE_BYTES):
+            yield name, data[at : at + PIECE_BYTES], at + PIECE_BYTES >= len(data)
+
+
+def _piece(name: str, data: bytes, is_last: bool) -> bytes:
+    return pb.GenerateRequest(blob=pb.Blob(name=name, data=data, last=is_last)).SerializeToString()
+
+
 def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int, Sequence[int]]] = ()) -> bytes:
     """The serialized `GenerateRequest` for a call, meant for the model with that digest.
 
@@ -62,6 +81,7 @@ def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int,
         choices=call.choices,
         stop=call.stop,
         ignore_eos=call.ignore_eos,
+        blob_count=len(call.media),
     )
     if call.messages_json is not None:
         request.messages_json = call.messages_json

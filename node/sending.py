@@ -183,7 +183,7 @@ class Sender:
         now = self.now()
         return [node for node in self._mesh.view().members if self.breaker.is_open((node, model), now)]
 
-    async def send(self, target: Target, method: str, asked: Asked, body: bytes) -> Sent:
+    async def send(self, target: Target, method: str, asked: Asked, body: list[bytes]) -> Sent:
         """The call at `target`, with its first replies in hand.
 
         Raises:
@@ -212,9 +212,9 @@ class Sender:
             patience.heard(self.now())
         return Sent(self, target, model, begun, first, replies, patience)
 
-    async def _open(self, target: Target, method: str, asked: Asked, body: bytes) -> Replies:
+    async def _open(self, target: Target, method: str, asked: Asked, body: list[bytes]) -> Replies:
         if target.node == self._mesh.self_id:
-            return await self._local.call(asked.model, target.digest, method, [body], keep_alive=asked.keep_alive)
+            return await self._local.call(asked.model, target.digest, method, body, keep_alive=asked.keep_alive)
         header = CallHeader(
             method=method,
             model=asked.model,
@@ -222,7 +222,7 @@ class Sender:
             request_id=asked.request_id,
             extra=protocol.header_extra(asked.keep_alive),
         )
-        replies = await self._mesh.call(target.node, header, [body])
+        replies = await self._mesh.call(target.node, header, body)
         ask = partial(self._mesh.report_failure, target.node)
         return PeerReplies(replies, SilenceWatch(Patience(ASK_PEER_AFTER, factor=0), ask))
 

@@ -214,6 +214,7 @@ async def _start_api(
         node_name=config.name,
         allowed_origins=config.allow_origin,
         max_body_bytes=config.max_body,
+        fetch_private=config.fetch_private,
     )
     server = ApiServer(create_app(dispatcher, api_config, registry, streams, gallery))
     try:

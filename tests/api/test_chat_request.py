@@ -148,7 +148,13 @@ def test_a_bad_message_is_refused_by_place(message: Any, param: str) -> None:
         {"role": "assistant"},
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "content": "3", "tool_call_id": "call_1"},
-        {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "y"}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "x"},
+                {"type": "refusal", "refusal": "no"},
+            ],
+        },
     ],
 )
 def test_messages_reach_the_backend_as_they_came(message: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from api.completion_request import read_completion
 from api.ports import GenerateCall
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
-SOUND = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgoA" + "A" * 100_000}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
 
 
 def chat(content: Any = "hi", **more: Any) -> GenerateCall:

@@ -71,7 +71,7 @@ def sender_to(peers: Peers) -> Sender:
 async def send(sender: Sender) -> Sent:
     target = sender.choose(ASKED)
     assert target is not None
-    return await sender.send(target, "Generate", ASKED, b"")
+    return await sender.send(target, "Generate", ASKED, [b""])
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,12 @@ def test_what_lies_beside_a_model_is_part_of_it(tmp_path: Path) -> None:
 
     seer, blind = catalog.lookup("seer"), catalog.lookup("blind")
 
-    assert seer is not None and seer.projector == tmp_path / "mmproj-seer-f16.gguf"
+    assert seer is not None
+    assert seer.projector == tmp_path / "mmproj-seer-f16.gguf"
     assert "vision" in seer.capabilities
-    assert blind is not None and blind.projector is None and "vision" not in blind.capabilities
+    assert blind is not None
+    assert blind.projector is None
+    assert "vision" not in blind.capabilities
     assert catalog.lookup("mmproj-seer-f16") is None
 
 
@@ -64,7 +67,8 @@ def test_a_card_names_another(tmp_path: Path) -> None:
     catalog.refresh()
 
     seer = catalog.lookup("seer")
-    assert seer is not None and seer.projector == tmp_path / "mmproj.gguf"
+    assert seer is not None
+    assert seer.projector == tmp_path / "mmproj.gguf"
     assert "audio_in" in seer.capabilities
     assert catalog.problems == ()
 
@@ -78,5 +82,6 @@ async def test_eyes_make_another_model(tmp_path: Path) -> None:
     catalog.refresh()
     seer = catalog.lookup("seer")
 
-    assert blind is not None and seer is not None
+    assert blind is not None
+    assert seer is not None
     assert await digests.digest(blind) != await digests.digest(seer)

@@ -36,6 +36,9 @@ LINGER = 0.5
 STAGGER = 0.15
 """Seconds between trying one address of a node and trying the next as well."""
 
+HUNG_UP_PAUSE = 0.05
+"""Seconds before a member that took a connection and hung up is dialled once more."""
+
 DIALS_AT_ONCE = 16
 
 FAREWELL = 0.5
@@ -51,12 +54,16 @@ def now() -> float:
 
 
 class Unreachable(MeshError):
-    """None of a node's addresses worked. `is_refused`: on all, the machine said nobody listens."""
+    """None of a node's addresses worked. `is_refused`: on all, the machine said nobody listens. `is_cut`: somebody
+    took the connection and hung up."""
 
-    def __init__(self, reason: str, *, is_refused: bool, is_stranger: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, is_refused: bool = False, is_stranger: bool = False, is_cut: bool = False
+    ) -> None:
         super().__init__(reason)
         self.is_refused = is_refused
         self.is_stranger = is_stranger
+        self.is_cut = is_cut
 
 
 class MeshService:
@@ -233,11 +240,21 @@ class MeshService:
     async def _dial_member(self, peer: NodeId, addresses: tuple[str, ...]) -> None:
         ordered = in_dialling_order(addresses, self._own_hosts)
         try:
-            await self._dial(ordered, peer)
+            await self._dial_twice(ordered, peer)
         except Unreachable as error:
             self.do(self.core.dial_failed(peer, now(), is_refused=error.is_refused))
         finally:
             self._dialled.pop(peer).set()
+
+    async def _dial_twice(self, addresses: Sequence[Address], peer: NodeId) -> None:
+        """A process that is being killed still takes connections for a moment: who is hung up on asks once more."""
+        try:
+            await self._dial(addresses, peer)
+        except Unreachable as error:
+            if not error.is_cut:
+                raise
+            await trio.sleep(HUNG_UP_PAUSE)
+            await self._dial(addresses, peer)
 
     async def _dial_target(self, target: Target) -> None:
         expected = target.addresses[0].node_id
@@ -275,9 +292,9 @@ class MeshService:
         except PeerRefusedError as error:
             host, port = secure.address or ("unknown", None)
             self._refuse(host, port, error.reason)
-            raise Unreachable(str(error), is_refused=False, is_stranger=True) from error
+            raise Unreachable(str(error), is_stranger=True) from error
         except (MeshError, trio.TooSlowError) as error:
-            raise Unreachable(str(error), is_refused=False) from error
+            raise Unreachable(str(error), is_cut=isinstance(error, StreamResetError)) from error
         except BaseException:
             secure.abort()  # The mesh is stopping; maybe before `_carry` began.
             raise
@@ -318,6 +335,7 @@ class MeshService:
             "; ".join(dict.fromkeys(_told(error) for error in errors)) or "no address that can be dialled",
             is_refused=bool(errors) and all(isinstance(e, ConnectionRefusedError) for e in errors),
             is_stranger=any(isinstance(e, ForeignNetworkError) for e in errors),
+            is_cut=any(isinstance(e, MeshError) and not isinstance(e, ForeignNetworkError) for e in errors),
         )
 
     async def _connect(self, address: Address, expected: NodeId | None) -> SecureConnection:

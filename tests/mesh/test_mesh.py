@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from mesh.config import MeshConfig
+from mesh.config import GossipConfig, MeshConfig
 from mesh.errors import AddressError, AddressInUseError, MeshError
 from mesh.identity import Identity
 from mesh.mesh import Mesh
+from mesh.service import Unreachable
 from mesh.token import MeshKeys, new_token
-from mesh.types import MeshView, ModelState, NodeState
+from mesh.types import MeshView, ModelState, NodeId, NodeState
 from tests.helpers.mesh_nodes import HEADER, EchoHandler, Nodes, nodes, sees, state_of, until
 from tests.helpers.mesh_records import model
 
@@ -343,3 +344,22 @@ async def test_two_nodes_with_one_identity_notice_it(caplog: pytest.LogCaptureFi
         await until(lambda: "identity.key" in caplog.text, "the warning")
 
         assert not friend.has_twin()
+
+
+async def test_a_lost_peer_that_hangs_up_on_a_dial_is_dialled_once_more_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never = GossipConfig(redial_first=600, redial_most=600, unreachable_after=600)
+    async with nodes() as made:
+        entry, holder = await made.pair(gossip=never)
+        answers = {entry: [Unreachable("hung up", is_cut=True), Unreachable("refused", is_refused=True)], holder: []}
+        for mesh in (entry, holder):
+
+            async def dial(*_: object, mesh: Mesh = mesh) -> NodeId:
+                raise answers[mesh].pop(0) if answers[mesh] else Unreachable("no answer")
+
+            monkeypatch.setattr(mesh._service, "_dial", dial)
+
+        entry._bridge.post(entry._service._drop, holder.self_id)
+
+        await until(lambda: sees(entry, holder, NodeState.DEAD), "the second dial to be refused")

@@ -37,7 +37,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from mesh.actions import Action, Dial, Disconnect, HangUp, Send
+from mesh.actions import Action, Disconnect, HangUp, Send
 from mesh.budget import Budget
 from mesh.codec import (
     BUCKETS,
@@ -60,6 +60,7 @@ from mesh.codec import (
 from mesh.config import GossipConfig
 from mesh.liveness import Known, Link, Question
 from mesh.members import Members, essence, rank
+from mesh.neighbours import Neighbours
 from mesh.suspicion import ENOUGH, Awareness, patience
 from mesh.types import Member, MeshView, NodeId, NodeRecord, NodeState
 
@@ -82,9 +83,6 @@ RECORD_COST = 2048
 ENOUGH_ACCUSED = 256
 """Accusations in one message (`mesh.codec.MAX_ACCUSATIONS`)."""
 
-PARTS_AT_ONCE = 4
-"""Superfluous connections closed in one tick."""
-
 
 class GossipCore:
     """One node's side of the gossip. Time may start anywhere but never runs backwards."""
@@ -100,15 +98,14 @@ class GossipCore:
         self._sign = sign
         self._rng = rng
         self._members = Members(sign(own), config)
-        self._links: dict[NodeId, Link] = {}
+        self._near = Neighbours(config, self._members, rng)
+        self._links = self._near.links
         self._questions: dict[int, Question] = {}
-        self._meeting: set[NodeId] = set()
         self._awareness = Awareness()
         self._outbid_at: deque[float] = deque(maxlen=TWIN_SIGNS)
         self._refuted_at = -REFUTE_PAUSE
         self._last_tick: float | None = None
         self._sync_at = 0.0
-        self._explore_at: float | None = None
 
     # ------------------------------------------------------------ questions
 
@@ -137,14 +134,9 @@ class GossipCore:
         return frozenset(self._links)
 
     @property
-    def has_enough(self) -> bool:
-        """Whether there are as many neighbours as we want: others are believed by hearsay."""
-        return len(self._links) >= self._config.neighbours
-
-    @property
     def needless(self) -> Collection[NodeId]:
         """Nodes that nobody has to dial because they announce themselves."""
-        if not self.has_enough:
+        if not self._near.are_enough:
             return self.linked
         return self._links.keys() | {
             node_id for node_id in self._members.known if node_id not in self._members.restless
@@ -206,7 +198,7 @@ class GossipCore:
             answers=Budget(config.answers_burst, config.answers_per_second),
             accusations=Budget(config.accusations_burst, config.accusations_per_second),
         )
-        self._meeting.discard(peer)
+        self._near.met(peer)
         actions: list[Action] = [Send(peer, Records((self._members.own,))), Send(peer, self._summary())]
         known = self._members.known.get(peer)
         if known is None:
@@ -233,11 +225,11 @@ class GossipCore:
     def _lose(self, peer: NodeId, known: Known, now: float) -> list[Action]:
         known.is_lost = True
         self._members.set_state(peer, NodeState.SUSPECT, now)
-        return self._dial(peer, known, now)
+        return self._near.dial(peer, known)
 
     def dial_failed(self, peer: NodeId, now: float, *, is_refused: bool) -> list[Action]:
         """`is_refused`: the machine answered that nobody listens there."""
-        self._meeting.discard(peer)
+        self._near.met(peer)
         known = self._members.known.get(peer)
         if known is None:
             return []
@@ -257,7 +249,7 @@ class GossipCore:
         known = self._members.known.get(peer)
         link = self._links.get(peer)
         if link is None:
-            return [] if known is None else self._dial(peer, known, now)
+            return [] if known is None else self._near.dial(peer, known)
         if link.doubted_at is not None:
             return []
         link.doubted_at = now
@@ -340,25 +332,19 @@ class GossipCore:
         elif before is None or known.state is NodeState.LEFT or is_reborn:
             # Others say it is there. We believe it once we have met, or if we cannot meet everybody.
             known.redial_pause = 0.0
-            is_believed = self.has_enough and not known.is_lost
+            is_believed = self._near.are_enough and not known.is_lost
             self._members.set_state(record.id, NodeState.ALIVE if is_believed else NodeState.SUSPECT, now)
             if is_reborn and known.is_lost:
                 known.vouched_until = now + self._config.refuted_for
-            if not is_believed and self._may_meet():
-                return self._dial(record.id, known, now)
+            if not is_believed and self._near.may_meet():
+                return self._near.dial(record.id, known)
         return []
 
     def _pass_on(self, source: NodeId, signed: SignedRecord) -> list[Action]:
         # While all are connected with all, only what its author says needs passing on.
-        if not self.has_enough and source != signed.record.id:
+        if not self._near.are_enough and source != signed.record.id:
             return []
-        return [Send(peer, Records((signed,))) for peer in self._some(signed.record.id, source)]
-
-    def _some(self, *but: NodeId) -> list[NodeId]:
-        """As many neighbours as hear of what is passed on."""
-        others = [peer for peer in self._links if peer not in but]
-        count = self._config.spread if self.has_enough else self._config.fanout
-        return self._rng.sample(others, min(count, len(others)))
+        return [Send(peer, Records((signed,))) for peer in self._near.some(signed.record.id, source)]
 
     # ------------------------------------------------------------ comparing views
 
@@ -449,7 +435,7 @@ class GossipCore:
         known.vouched_until = min(known.vouched_until, now)
         if said.accused not in self._links and known.state is NodeState.ALIVE:
             self._members.set_state(said.accused, NodeState.SUSPECT, now)
-        hearers = self._some(source, said.accused, said.accuser) if self.has_enough else []
+        hearers = self._near.some(source, said.accused, said.accuser) if self._near.are_enough else []
         if said.accused in self._links:
             hearers.append(said.accused)  # It refutes it, if it can.
         return [Send(peer, Accuse((said,))) for peer in hearers]
@@ -467,7 +453,7 @@ class GossipCore:
         for node_id in list(self._members.restless):
             actions += self._age(node_id, self._members.known[node_id], now)
         self._members.dig_up(now)
-        actions += self._part(busy) if len(self._links) > self._config.most_neighbours else self._meet(now)
+        actions += self._near.tend(now, busy)
         if now >= self._sync_at and self._links:
             self._sync_at = now + self._config.sync_every * self._rng.uniform(0.8, 1.2)
             actions.append(Send(self._rng.choice(list(self._links)), self._summary()))
@@ -533,8 +519,13 @@ class GossipCore:
         if age >= (config.forget_after if is_met else config.forget_unmet_after):
             self._members.forget(node_id, now + age)
             return []
-        if known.state is NodeState.DEAD and known.is_lost and now >= known.redial_at and (is_met or self._may_meet()):
-            return self._dial(node_id, known, now)
+        if (
+            known.state is NodeState.DEAD
+            and known.is_lost
+            and now >= known.redial_at
+            and (is_met or self._near.may_meet())
+        ):
+            return self._near.dial(node_id, known)
         return []
 
     def _age_suspect(self, node_id: NodeId, known: Known, age: float, now: float) -> list[Action]:
@@ -546,71 +537,15 @@ class GossipCore:
             if known.accusers and age >= waits * factor:
                 return self._die(node_id, known, now)
         if not known.is_lost:
-            if not known.accusers and self.has_enough:
+            if not known.accusers and self._near.are_enough:
                 self._members.set_state(node_id, NodeState.ALIVE, now)  # We cannot meet everybody.
             return []
         actions = self._ask_others(node_id, known, now)
-        return [*actions, *self._dial(node_id, known, now)] if now >= known.redial_at else actions
+        return [*actions, *self._near.dial(node_id, known)] if now >= known.redial_at else actions
 
     def _die(self, node_id: NodeId, known: Known, now: float) -> list[Action]:
         self._members.set_state(node_id, NodeState.DEAD, now)
         return self._accuse(node_id, known) if known.is_lost and known.introducer is None else []
-
-    # ------------------------------------------------------------ neighbours
-
-    def _may_meet(self) -> bool:
-        room = self._config.neighbours - len(self._links) - len(self._meeting)
-        return room > 0 and len(self._meeting) < self._config.meetings
-
-    def _meet(self, now: float) -> list[Action]:
-        """Connect with those known by hearsay: with all while there is room, with one now and then after that."""
-        if self._explore_at is None or now >= self._explore_at:
-            is_first = self._explore_at is None
-            self._explore_at = now + self._config.explore_every * self._rng.uniform(0.5, 1.5)
-            if self.has_enough and not is_first:
-                strangers = self._strangers()
-                return self._meet_one_of(strangers, now) if strangers else []
-        actions: list[Action] = []
-        if self._may_meet() and (strangers := self._strangers()):
-            while strangers and self._may_meet():
-                actions += self._meet_one_of(strangers, now)
-        return actions
-
-    def _strangers(self) -> dict[NodeId | None, list[NodeId]]:
-        """Whom we could get to know, by who introduced them."""
-        found: dict[NodeId | None, list[NodeId]] = {}
-        for node_id, known in self._members.known.items():
-            is_there = known.state is NodeState.ALIVE or (known.state is NodeState.SUSPECT and not known.is_lost)
-            if is_there and node_id not in self._links and not known.is_dialling and known.signed.record.addresses:
-                found.setdefault(known.introducer, []).append(node_id)
-        return found
-
-    def _meet_one_of(self, strangers: dict[NodeId | None, list[NodeId]], now: float) -> list[Action]:
-        # By turns between introducers: who invents many nodes must not keep us from the others.
-        introducer = self._rng.choice(list(strangers))
-        group = strangers[introducer]
-        node_id = group.pop(self._rng.randrange(len(group)))
-        if not group:
-            del strangers[introducer]
-        return self._dial(node_id, self._members.known[node_id], now)
-
-    def _part(self, busy: Collection[NodeId]) -> list[Action]:
-        """Close a few connections that nobody needs."""
-        idle = [peer for peer in self._links if peer not in busy]
-        surplus = len(self._links) - self._config.most_neighbours
-        chosen = self._rng.sample(idle, min(surplus, PARTS_AT_ONCE, len(idle)))
-        for peer in chosen:
-            del self._links[peer]
-        return [a for peer in chosen for a in (Send(peer, Part()), HangUp(peer))]
-
-    def _dial(self, peer: NodeId, known: Known, now: float) -> list[Action]:
-        addresses = known.signed.record.addresses
-        if known.is_dialling or peer in self._links or not addresses:
-            return []
-        known.is_dialling = True
-        if known.introducer is not None:
-            self._meeting.add(peer)
-        return [Dial(peer, addresses)]
 
     # ------------------------------------------------------------ helpers
 

@@ -32,8 +32,8 @@ class Members:
     def __init__(self, own: SignedRecord, config: GossipConfig) -> None:
         self.own = own
         self.known: dict[NodeId, Known] = {}
-        self.restless: set[NodeId] = set()
-        """Known, and not alive: time will do something to them."""
+        self.restless: dict[NodeId, None] = {}
+        """Known, and not alive: time will do something to them. An ordered set, so that chance alone decides."""
         self.introduced: Counter[NodeId] = Counter()
         """How many that we have not met came from whom."""
         self.fingerprint = Fingerprint()
@@ -192,7 +192,7 @@ class Members:
 
     def _remove(self, node_id: NodeId) -> Known:
         known = self.known.pop(node_id)
-        self.restless.discard(node_id)
+        self.restless.pop(node_id, None)
         self.fingerprint.remove(node_id)
         if known.introducer is not None:
             self._release(known.introducer)
@@ -207,9 +207,9 @@ class Members:
     def _settle(self, node_id: NodeId, known: Known) -> None:
         self._view = None
         if known.state is NodeState.ALIVE:
-            self.restless.discard(node_id)
+            self.restless.pop(node_id, None)
         else:
-            self.restless.add(node_id)
+            self.restless[node_id] = None
         if known.state in GONE:
             self.fingerprint.remove(node_id)
         else:

@@ -86,7 +86,7 @@ class Simulation:
         self._rng = random.Random(seed)
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._links: dict[str, set[str]] = {}
+        self._links: dict[str, dict[str, None]] = {}
         self._walls: set[tuple[str, str]] = set()
         self._clocks: dict[str, tuple[float, float]] = {}
         self._incarnations: dict[str, int] = {}
@@ -137,7 +137,7 @@ class Simulation:
         return offset + rate * self.now
 
     def links(self, name: str) -> set[str]:
-        return self._links.get(name, set())
+        return set(self._links.get(name, ()))
 
     def run(self, seconds: float) -> None:
         end, events = self.now + seconds, self._events
@@ -199,7 +199,7 @@ class Simulation:
                     self._at(self.now + self.delay, self._dial, name, str(peer))
                 case Disconnect(peer, _) | HangUp(peer):
                     # What was said before is still heard.
-                    self._at(self.now + 2 * self.delay, self._disconnect, name, str(peer))
+                    self._at(self.now + 2 * self.delay + self.jitter, self._disconnect, name, str(peer))
 
     def _send(self, source: str, target: str, message: Message) -> None:
         self.messages += 1
@@ -235,18 +235,18 @@ class Simulation:
             self._connect(source, target)
 
     def _connect(self, a: str, b: str) -> None:
-        if b in self._links.setdefault(a, set()):
+        if b in self._links.setdefault(a, {}):
             if NodeId(b) not in self.cores[a].linked:
                 self._at(self.now + self.delay, self._dial, a, b)  # The last connection is being closed.
             return
-        self._links[a].add(b)
-        self._links.setdefault(b, set()).add(a)
+        self._links[a][b] = None
+        self._links.setdefault(b, {})[a] = None
         for name, peer in ((a, b), (b, a)):
             self._do(name, self.cores[name].connected(NodeId(peer), self.clock(name)))
 
     def _disconnect(self, a: str, b: str) -> None:
         if b in self._links.get(a, ()):
-            self._links[a].remove(b)
-            self._links[b].remove(a)
+            del self._links[a][b]
+            del self._links[b][a]
             self._at(self.now + self.delay, self._gone, a, b)
             self._at(self.now + self.delay, self._gone, b, a)

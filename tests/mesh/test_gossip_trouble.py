@@ -402,6 +402,25 @@ def test_a_node_deaf_to_another_does_not_make_it_dead_for_the_others() -> None:
     assert {sim.states(n)["b"] for n in "cdef"} == {"alive"}
 
 
+@pytest.mark.parametrize("asleep", [1.5, 6.0, 900.0])
+def test_a_node_that_was_asleep_accuses_nobody_and_rejoins(asleep: float) -> None:
+    sim = Simulation("abcdef", seed=4)
+    for other in "bcdef":
+        sim.meet("a", other)
+    sim.run(3)
+
+    sim.frozen.add("c")
+    sim.run(asleep)
+    sim.frozen.clear()
+    for _ in range(40):
+        sim.run(0.1)
+        assert "dead" not in sim.states("c").values()
+    sim.run(10)
+
+    assert sim.is_converged()
+    assert "c" not in {said.accuser for said in sim.false_accusations}
+
+
 def sparse(count: int, seed: int = 1, **network: float) -> tuple[Simulation, list[str]]:
     """A mesh too large for everybody to be connected with everybody."""
     names = [f"n{n}" for n in range(count)]

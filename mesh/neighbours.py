@@ -1,0 +1,103 @@
+"""With whom a node is connected, and with whom it should be. Pure.
+
+Everybody dials until it has `neighbours` connections: that is everybody else, in a mesh of no more than so many. In a
+larger one it is a graph of chance, which hangs together even if many nodes are lost. Idle connections beyond
+`most_neighbours` are closed again, so that nobody is everybody's neighbour.
+"""
+
+import random
+from collections.abc import Collection
+
+from mesh.actions import Action, Dial, HangUp, Send
+from mesh.codec import Part
+from mesh.config import GossipConfig
+from mesh.liveness import Known, Link
+from mesh.members import Members
+from mesh.types import NodeId, NodeState
+
+PARTS_AT_ONCE = 4
+"""Superfluous connections closed in one tick."""
+
+
+class Neighbours:
+    """The connections of one node. `links` is kept by the gossip; what to dial and to close is decided here."""
+
+    def __init__(self, config: GossipConfig, members: Members, rng: random.Random) -> None:
+        self.links: dict[NodeId, Link] = {}
+        self._config = config
+        self._members = members
+        self._rng = rng
+        self._meeting: set[NodeId] = set()
+        self._explore_at: float | None = None
+
+    @property
+    def are_enough(self) -> bool:
+        return len(self.links) >= self._config.neighbours
+
+    def some(self, *but: NodeId) -> list[NodeId]:
+        """As many neighbours as hear of what is passed on."""
+        others = [peer for peer in self.links if peer not in but]
+        count = self._config.spread if self.are_enough else self._config.fanout
+        return self._rng.sample(others, min(count, len(others)))
+
+    def may_meet(self) -> bool:
+        """Whether one more node that we never met should be dialled now."""
+        room = self._config.neighbours - len(self.links) - len(self._meeting)
+        return room > 0 and len(self._meeting) < self._config.meetings
+
+    def met(self, peer: NodeId) -> None:
+        """Dialling it has come to an end, this way or the other."""
+        self._meeting.discard(peer)
+
+    def dial(self, peer: NodeId, known: Known) -> list[Action]:
+        """Connect with a member, unless that is so or on its way."""
+        addresses = known.signed.record.addresses
+        if known.is_dialling or peer in self.links or not addresses:
+            return []
+        known.is_dialling = True
+        if known.introducer is not None:
+            self._meeting.add(peer)
+        return [Dial(peer, addresses)]
+
+    def tend(self, now: float, busy: Collection[NodeId]) -> list[Action]:
+        """Whom to connect with, or whom to part with, as time goes by."""
+        if len(self.links) > self._config.most_neighbours:
+            return self._part(busy)
+        is_first = self._explore_at is None
+        if self._explore_at is None or now >= self._explore_at:
+            self._explore_at = now + self._config.explore_every * self._rng.uniform(0.5, 1.5)
+            if self.are_enough and not is_first:
+                strangers = self._strangers()
+                return self._dial_one_of(strangers) if strangers else []
+        actions: list[Action] = []
+        if self.may_meet() and (strangers := self._strangers()):
+            while strangers and self.may_meet():
+                actions += self._dial_one_of(strangers)
+        return actions
+
+    def _strangers(self) -> dict[NodeId | None, list[NodeId]]:
+        """Whom we could get to know, by who introduced them."""
+        found: dict[NodeId | None, list[NodeId]] = {}
+        for node_id, known in self._members.known.items():
+            is_there = known.state is NodeState.ALIVE or (known.state is NodeState.SUSPECT and not known.is_lost)
+            if is_there and node_id not in self.links and not known.is_dialling and known.signed.record.addresses:
+                found.setdefault(known.introducer, []).append(node_id)
+        return found
+
+    def _dial_one_of(self, strangers: dict[NodeId | None, list[NodeId]]) -> list[Action]:
+        # By turns between introducers: who invents many nodes must not keep us from the others.
+        introducer = self._rng.choice(list(strangers))
+        group = strangers[introducer]
+        node_id = group.pop(self._rng.randrange(len(group)))
+        if not group:
+            del strangers[introducer]
+        return self.dial(node_id, self._members.known[node_id])
+
+    def _part(self, busy: Collection[NodeId]) -> list[Action]:
+        """Close a few connections that nobody needs."""
+        idle = [peer for peer in self.links if peer not in busy]
+        surplus = len(self.links) - self._config.most_neighbours
+        chosen = self._rng.sample(idle, min(surplus, PARTS_AT_ONCE, len(idle)))
+        for peer in chosen:
+            del self.links[peer]
+        return [action for peer in chosen for action in (Send(peer, Part()), HangUp(peer))]

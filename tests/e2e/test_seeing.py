@@ -132,16 +132,16 @@ async def test_an_answer_about_a_picture_survives_its_node(tmp_path: Path) -> No
         for node in (b, c):
             await node.load("seer", node.name)
             await a.until_sees(node.name, model="seer", held_by=node.name)
-        whole = (await ask(a, "Tell: ", see(RED), tokens=1500)).choices[0].message.content
+        wanted: Any = {
+            "model": "seer",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "Tell: "}, see(RED)]}],
+            "temperature": 0,
+            "max_tokens": 400,
+            "extra_body": {"ignore_eos": True},
+        }
         async with openai.AsyncOpenAI(base_url=f"{a.api}/v1", api_key=API_KEY, max_retries=0) as client:
-            stream = await client.chat.completions.with_raw_response.create(
-                model="seer",
-                messages=[{"role": "user", "content": [{"type": "text", "text": "Tell: "}, see(RED)]}],  # type: ignore[misc, list-item]
-                temperature=0,
-                max_tokens=1500,
-                stream=True,
-                extra_body={"ignore_eos": True},
-            )
+            whole = (await client.chat.completions.create(**wanted)).choices[0].message.content
+            stream = await client.chat.completions.with_raw_response.create(**wanted, stream=True)
             holder = {"b": b, "c": c}[stream.headers["x-shoal-node"]]
             text = ""
             async for chunk in stream.parse():

@@ -545,7 +545,9 @@ class GossipCore:
 
     def _die(self, node_id: NodeId, known: Known, now: float) -> list[Action]:
         self._members.set_state(node_id, NodeState.DEAD, now)
-        return self._accuse(node_id, known) if known.is_lost and known.introducer is None else []
+        # While everybody meets everybody, each finds out alone who was never there.
+        is_worth_telling = known.introducer is None or self._near.are_enough
+        return self._accuse(node_id, known) if known.is_lost and is_worth_telling else []
 
     # ------------------------------------------------------------ helpers
 

@@ -471,3 +471,16 @@ def test_a_mesh_of_few_connections_heals_after_a_partition() -> None:
     sim.run(60)
 
     assert sim.is_converged()
+
+
+def test_a_ghost_in_a_mesh_of_few_connections_is_found_and_buried() -> None:
+    sim, names = sparse(30)
+    ghost = news(record("ghost"))
+
+    sim.cores["n0"].received(NodeId(min(sim.links("n0"))), ghost, sim.clock("n0"))
+    assert sim.states("n0")["ghost"] == "alive"
+    sim.run(60)
+    assert "alive" not in {sim.states(n).get("ghost") for n in names}
+
+    sim.run(60)
+    assert {sim.states(n).get("ghost") for n in names} == {None}

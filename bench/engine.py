@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from bench import peers
+from bench.guessing import circling_model, guessing
 from bench.random_model import random_model, words
 from bench.step_time import share_outside_decode
 from bench.wire import Wire, request
@@ -103,6 +104,11 @@ async def measure_engine(root: Path, repeats: int, say: Callable[[str], None]) -
             found.setdefault("2,000 shared tokens", []).append(await shared_prefix(ours))
             say(f"a long prompt beside streams ({index + 1}/{repeats})")
             found.setdefault("4,000 tokens beside 8 streams", []).append(await long_prompt(ours))
+    circling = circling_model(root / "circling.gguf")
+    for streams in (1, 8):
+        for index in range(repeats):
+            say(f"guessing ahead for {streams} ({index + 1}/{repeats})")
+            found.setdefault(f"guessing for {streams}", []).append(await guessing(circling, threads, streams))
     for index in range(repeats):
         say(f"the decode loop by itself ({index + 1}/{repeats})")
         found.setdefault("a step of 16", []).append(await share_outside_decode(model, threads))

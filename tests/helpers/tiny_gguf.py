@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 BEGIN, END = 1, 2
 NORMAL, CONTROL, BYTE = 1, 3, 6
@@ -23,10 +24,12 @@ def write_tiny_model(
     context: int = 512,
     control: Sequence[str] = (),
     broken: Sequence[str] = (),
+    cycle: str = "",
     **token_ids: int,
 ) -> Path:
     """A model with `control` tokens beside the usual ones, the first of them with id 3.
     The model computes NaN for every text with one of the `broken` characters in it.
+    It says the letters of `cycle` round and round, whatever else it computes on the way.
     `token_ids` go into the header as `tokenizer.ggml.NAME_token_id`.
     """
     writer = gguf.GGUFWriter(path, "llama")
@@ -44,26 +47,34 @@ def write_tiny_model(
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
     random = np.random.default_rng(seed)
 
-    def matrix(name: str, rows: int, columns: int, scale: float = 1.0, nan: Sequence[int] = ()) -> None:
+    def matrix(name: str, rows: int, columns: int, scale: float = 1.0, nan: Sequence[int] = ()) -> NDArray[np.float16]:
         values = random.standard_normal((rows, columns), dtype=np.float32) * scale * columns**-0.5
         values[list(nan)] = np.nan
-        writer.add_tensor(name, values.astype(np.float16))
+        writer.add_tensor(name, halves := values.astype(np.float16))
+        return halves
 
     def ones(name: str) -> None:
         writer.add_tensor(name, np.ones(width, dtype=np.float32))
 
-    broken_ids = [3 + len(control) + ord(letter) for letter in broken]
-    matrix("token_embd.weight", vocabulary, width, nan=broken_ids)
-    matrix("output.weight", vocabulary, width, scale=4)
+    first = 3 + len(control)
+    embeddings = matrix("token_embd.weight", vocabulary, width, nan=[first + ord(letter) for letter in broken])
+    if cycle:
+        letters = [first + ord(letter) for letter in cycle]
+        output = np.zeros_like(embeddings)
+        output[[*letters[1:], letters[0]]] = embeddings[letters] * 4
+        writer.add_tensor("output.weight", output)
+    else:
+        matrix("output.weight", vocabulary, width, scale=4)
+    quiet = 0 if cycle else 2
     for layer in range(layers):
         block = f"blk.{layer}."
         ones(block + "attn_norm.weight")
         ones(block + "ffn_norm.weight")
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            matrix(f"{block}{name}.weight", width, width, scale=2)
+            matrix(f"{block}{name}.weight", width, width, scale=quiet if name == "attn_output" else 2)
         matrix(block + "ffn_gate.weight", 2 * width, width, scale=2)
         matrix(block + "ffn_up.weight", 2 * width, width, scale=2)
-        matrix(block + "ffn_down.weight", width, 2 * width, scale=2)
+        matrix(block + "ffn_down.weight", width, 2 * width, scale=quiet)
     ones("output_norm.weight")
     finish(writer)
     return path

@@ -11,7 +11,7 @@ from quart import Quart, Response
 from api import sse
 from api.current import current_request, json_response
 from api.error_reply import error_json
-from api.errors import ApiError
+from api.errors import ApiError, JobNotFoundError
 from api.fields import missing, parse_object, read_fields
 from api.gallery_request import CARD, INSTALL_FIELDS
 from api.ports import Gallery
@@ -48,7 +48,9 @@ def add_gallery_routes(app: Quart, gallery: Gallery) -> None:
     async def events(job: str) -> Response:
         changes = gallery.watch(job, _node())
         # The first change is awaited here, so that an unknown job is a 404 and no stream.
-        first = await anext(changes)
+        first = await anext(changes, None)
+        if first is None:
+            raise JobNotFoundError(f"There is no install {job[:40]!r}.", param="job")
         return Response(_events(first, changes), headers=dict(sse.HEADERS))
 
     @app.delete("/api/gallery/jobs/<job>")

@@ -1,7 +1,7 @@
 """Fetches one file: several ranges at once, hashed while it comes, resumed where it broke off, atomic into place.
 
     NAME.part        the bytes, each at its place
-    NAME.part.json   the journal: which of them are there
+    NAME.part.json   the journal: which of them are there; whoever writes down that the file is installed removes it
     NAME             the file, whole and verified
 
 `DownloadPlan` decides; here are the sockets, threads and files. Blocking: it runs in the worker process. A kill at
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from gallery.download_plan import Claim, DownloadConfig, DownloadPlan
 from gallery.errors import InstallError
@@ -56,6 +57,8 @@ class Fetched:
     sha256: str
 
 
+Result = TypeVar("Result")
+
 Report = Callable[[int, int], None]
 """Bytes that are here, and bytes of the file."""
 
@@ -80,7 +83,7 @@ def fetch(file: RemoteFile, folder: Path, web: Web, *, report: Report, config: D
     for attempt in range(FRESH_STARTS + 1):
         is_last = attempt == FRESH_STARTS
         try:
-            size, digest = _Download(file, part, web, report, config).run()
+            size, digest = _Download(file, part, target, web, report, config).run()
         except _ChangedError:
             forget(part)
             if is_last:
@@ -94,6 +97,24 @@ def fetch(file: RemoteFile, folder: Path, web: Web, *, report: Report, config: D
         f"{file.name} arrived damaged {FRESH_STARTS + 1} times: its sha256 is {digest}, not {file.sha256}",
         code="corrupt",
     )
+
+
+def patiently(work: Callable[[], Result], config: DownloadConfig) -> Result:
+    """What `work` returns, after as many attempts as a download has, if its failures may pass.
+
+    Raises:
+        InstallError: the last failure.
+    """
+    trial = DownloadPlan(1, config)
+    while True:
+        try:
+            return work()
+        except InstallError as error:
+            now = time.monotonic()
+            trial.failed(now, error.retry_after)
+            if not error.may_pass or trial.is_given_up:
+                raise
+            time.sleep(trial.wait_until - now)
 
 
 def forget(part: Path) -> None:
@@ -133,9 +154,12 @@ def already_here(file: RemoteFile, folder: Path) -> int:
 class _Download:
     """One attempt at one file."""
 
-    def __init__(self, file: RemoteFile, part: Path, web: Web, report: Report, config: DownloadConfig) -> None:
+    def __init__(
+        self, file: RemoteFile, part: Path, target: Path, web: Web, report: Report, config: DownloadConfig
+    ) -> None:
         self._file = file
         self._part = part
+        self._target = target
         self._web = web
         self._report = report
         self._config = config
@@ -149,7 +173,10 @@ class _Download:
         """Size and sha256 of the part, once it is whole."""
         journal, ranges = self._probe()
         old = _read_journal(self._part)
-        if old is not None and ranges and old.continues(journal) and self._part.exists():
+        is_same = old is not None and ranges and old.continues(journal)
+        if is_same and not self._part.exists() and _size_of(self._target) == journal.size:
+            self._target.replace(self._part)  # It was whole, and nobody had written that down yet.
+        if old is not None and is_same and self._part.exists():
             journal = replace(journal, done=old.done)
         else:
             forget(self._part)
@@ -172,17 +199,12 @@ class _Download:
 
     def _probe(self) -> tuple[Journal, bool]:
         """What the server says about the file, and whether it gives ranges of it."""
-        trial = DownloadPlan(1, self._config)
-        while True:
-            try:
-                with self._get("bytes=0-0") as answer:
-                    return self._described(answer)
-            except InstallError as error:
-                now = time.monotonic()
-                trial.failed(now, error.retry_after)
-                if not error.may_pass or trial.is_given_up:
-                    raise
-                time.sleep(trial.wait_until - now)
+
+        def ask() -> tuple[Journal, bool]:
+            with self._get("bytes=0-0") as answer:
+                return self._described(answer)
+
+        return patiently(ask, self._config)
 
     def _described(self, answer: Answer) -> tuple[Journal, bool]:
         headers = answer.headers
@@ -346,13 +368,20 @@ def _write_all(fd: int, data: memoryview, at: int) -> None:
 
 
 def _into_place(part: Path, target: Path) -> None:
+    # The journal stays until the model is written down: a file whose digest nobody promised is known by it.
     part.replace(target)
-    _journal_path(part).unlink(missing_ok=True)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _journal_path(part: Path) -> Path:

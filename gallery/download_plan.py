@@ -25,7 +25,9 @@ class DownloadConfig:
     lanes: int = 4
     """Connections at once. More helps where a server limits each; many servers refuse more."""
     piece: int = 32 * MIB
-    """What a lane claims at a time. Smaller balances better and asks more often."""
+    """What a lane claims at a time, at most. Smaller balances better and asks more often."""
+    least: int = MIB
+    """A file is shared among all lanes unless their pieces would be smaller than this."""
     failures: int = 6
     """Failures in a row until the download is given up."""
     first_pause: float = 0.5
@@ -119,7 +121,8 @@ class DownloadPlan:
             return None
         later = [part.start for part in self.done] + [claim.start for claim in self._claims]
         limit = min((begin for begin in later if begin > start), default=self.size)
-        end = self.size if self.in_order else min(limit, start + self.config.piece)
+        share = max(self.config.least, -(-self.size // self.config.lanes))
+        end = self.size if self.in_order else min(limit, start + min(self.config.piece, share))
         claim = Claim(start, end, start, now)
         self._claims.append(claim)
         return claim

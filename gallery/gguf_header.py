@@ -16,6 +16,7 @@ MAX_METADATA = 65_536
 MAX_TENSORS = 1_000_000
 MAX_KEPT_TEXT_BYTES = 4 * 1024 * 1024
 MAX_DIMENSIONS = 8
+MAX_CACHE_BYTES_PER_TOKEN = 64 * 1024 * 1024
 
 _UINT8, _INT8, _UINT16, _INT16, _UINT32, _INT32, _FLOAT32, _BOOL = range(8)
 _STRING, _ARRAY, _UINT64, _INT64, _FLOAT64 = range(8, 13)
@@ -138,6 +139,31 @@ def parse_header(data: bytes, file_size: int) -> GgufHeader:
         is_adapter=metadata.get("general.type") == "adapter",
         senses=tuple(word for key, word in _SENSES.items() if metadata.get(key) is True),
     )
+
+
+def cache_bytes_per_token(beginning: bytes) -> int:
+    """What a token of context takes in the cache, in bytes, as the first kilobytes of a file tell; 0 if they do not.
+
+    Keys and values of 16 bits in every layer: models that look at a window, or keep a state instead, take less.
+    """
+    reader = _Reader(beginning, 1 << 62)
+    metadata: dict[str, object] = {}
+    try:
+        _check_magic(reader, 1)
+        reader.count(MAX_TENSORS, "tensors")
+        for _ in range(reader.count(MAX_METADATA, "metadata entries")):
+            metadata |= _read_metadata(reader, 1)
+    except (MoreNeededError, HeaderError):
+        pass  # What was read until then is enough, or is not.
+    architecture = metadata.get("general.architecture")
+
+    def number(key: str) -> int:
+        return max(0, _whole(metadata.get(f"{architecture}.{key}"), 0))
+
+    heads = number("attention.head_count")
+    usual = number("embedding_length") // heads if heads else 0
+    width = (number("attention.key_length") or usual) + (number("attention.value_length") or usual)
+    return min(2 * number("block_count") * number("attention.head_count_kv") * width, MAX_CACHE_BYTES_PER_TOKEN)
 
 
 def _check_magic(reader: "_Reader", file_size: int) -> int:

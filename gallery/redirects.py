@@ -41,6 +41,10 @@ def split(url: str) -> SplitResult:
         raise InstallError(f"{url[:200]} is no web address: {error}", code="unsafe") from error
     if parts.scheme not in PORTS or not parts.hostname:
         raise InstallError(f"{url[:200]} is no http or https address", code="unsafe")
+    if parts.username is not None:
+        raise InstallError(
+            f"the address of {parts.hostname} has a name or password in it; put them into ~/.netrc", code="unsafe"
+        )
     if any(ord(c) <= 32 or ord(c) == 127 for c in url):
         raise InstallError(f"{url[:200]!r} has characters that no web address has", code="unsafe")
     return parts

@@ -1,6 +1,6 @@
 """From what a person asked for to the files it takes: asks hubs and registries, downloads nothing yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from gallery import hub, registry
 from gallery.download import RemoteFile
 from gallery.entry_file import Entry
 from gallery.errors import InstallError
+from gallery.gguf_header import cache_bytes_per_token
 from gallery.source import (
     EntrySource,
     FileSource,
@@ -20,8 +21,11 @@ from gallery.source import (
     suggested_name,
 )
 from gallery.unsafe_files import check_name
-from gallery.variants import CACHE_CONTEXT, Choice, choose, variants
-from gallery.web import Web
+from gallery.variants import CACHE_CONTEXT, Choice, Variant, choose, variants
+from gallery.web import Web, check_status
+
+BEGINNING_BYTES = 64 * 1024
+"""Of a GGUF file: the shape of the model comes before its vocabulary."""
 
 RUNNING_ENGINES = frozenset({"llama"})
 """Engines whose models can be installed; the others' entries are there to be found, for now."""
@@ -70,9 +74,9 @@ def resolve(wish: Wish, web: Web) -> Resolved:
     name = wish.name or suggested_name(wish.source)
     match wish.source:
         case EntrySource():
-            return _entry(wish, wish.source)
+            return _entry(wish, wish.source, web)
         case HubSource():
-            return _hub(wish, wish.source, name)
+            return _hub(wish, wish.source, name, web)
         case RegistrySource():
             return _registry(wish, wish.source, name, web)
         case UrlSource(url):
@@ -83,7 +87,7 @@ def resolve(wish: Wish, web: Web) -> Resolved:
             return _local(Path(path), name, wish)
 
 
-def _entry(wish: Wish, source: EntrySource) -> Resolved:
+def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:
     entry = wish.entry
     if entry is None:
         raise InstallError(f"no gallery has {source.name!r}; 'shoal models search' finds names", code="not_found")
@@ -95,6 +99,7 @@ def _entry(wish: Wish, source: EntrySource) -> Resolved:
         wish,
         HubSource(entry.hub, source.quantization or entry.file, entry.revision),
         wish.name or entry.name,
+        web,
         context=wish.context or entry.context,
     )
     card: dict[str, Any] = {}
@@ -119,7 +124,7 @@ def _not_yet(entry: Entry) -> str:
     return "; text only, this version does not read pictures yet" if "vision" in entry.capabilities else ""
 
 
-def _hub(wish: Wish, source: HubSource, name: str, *, context: int = 0) -> Resolved:
+def _hub(wish: Wish, source: HubSource, name: str, web: Web, *, context: int = 0) -> Resolved:
     repository = hub.look_up(source)
     found = variants(repository.files)
     if not found:
@@ -131,6 +136,7 @@ def _hub(wish: Wish, source: HubSource, name: str, *, context: int = 0) -> Resol
         wanted=source.quantization,
         free=wish.free_memory,
         context=context or wish.context or CACHE_CONTEXT,
+        per_token=0 if source.quantization or not wish.free_memory else _cache_bytes(found, repository, web),
         what=source.repository,
     )
     return Resolved(
@@ -141,6 +147,22 @@ def _hub(wish: Wish, source: HubSource, name: str, *, context: int = 0) -> Resol
         licence=repository.licence,
         quantization=choice.variant.quantization,
     )
+
+
+def _cache_bytes(found: Sequence[Variant], repository: hub.Repository, web: Web) -> int:
+    """Bytes of cache per token, as the beginning of one of the files tells; 0 if it does not.
+
+    All variants of a model have the same layers, so any file will do. Sizes alone are good enough to go on without.
+    """
+    if len(found) < 2:
+        return 0
+    file = hub.remote_file(repository, found[0].files[0])
+    try:
+        with web.get(file.url, {**dict(file.headers), "Range": f"bytes=0-{BEGINNING_BYTES - 1}"}) as answer:
+            check_status(answer, file.name, file.advice)
+            return cache_bytes_per_token(answer.begin(BEGINNING_BYTES))
+    except InstallError:
+        return 0
 
 
 def _registry(wish: Wish, source: RegistrySource, name: str, web: Web) -> Resolved:

@@ -81,15 +81,27 @@ def variants(files: Iterable[RepositoryFile]) -> list[Variant]:
     return sorted(found, key=lambda v: (v.size, v.files[0].path))
 
 
-def memory_needed(size: int, context: int) -> int:
-    """Bytes of memory that weights of `size` bytes take with a context of so many tokens, about."""
-    return int(size * (OVERHEAD + CACHE_SHARE * context / CACHE_CONTEXT))
+def memory_needed(size: int, context: int, per_token: int = 0) -> int:
+    """Bytes of memory that weights of `size` bytes take with a context of so many tokens, about.
+
+    `per_token` are the bytes that a token takes in the cache; 0: unknown.
+    """
+    cache = context * per_token if per_token else size * CACHE_SHARE * context / CACHE_CONTEXT
+    return int(size * OVERHEAD + cache)
 
 
 def choose(
-    found: Sequence[Variant], *, wanted: str = "", free: int = 0, context: int = CACHE_CONTEXT, what: str
+    found: Sequence[Variant],
+    *,
+    wanted: str = "",
+    free: int = 0,
+    context: int = CACHE_CONTEXT,
+    per_token: int = 0,
+    what: str,
 ) -> Choice:
     """The variant that is wanted, or else the largest that fits into `free` bytes of memory.
+
+    `context` is in tokens, `per_token` in bytes of cache that each takes (0: unknown).
 
     Raises:
         InstallError: there is none, or not that one; the message lists those there are.
@@ -102,21 +114,21 @@ def choose(
     if not free or not all(v.size for v in usual):
         best = min(usual, key=_rank)
         return Choice(best, f"{best.quantization or 'the only file'}: usual where sizes are unknown")
-    fitting = [v for v in usual if memory_needed(v.size, context) <= free]
+    fitting = [v for v in usual if memory_needed(v.size, context, per_token) <= free]
     if not fitting:
         best = usual[0]
-        need = memory_needed(best.size, context) / GIB
+        need = memory_needed(best.size, context, per_token) / GIB
         return Choice(
             best,
             f"the smallest, {best.quantization or best.files[0].path}: even that takes about {need:.1f} GiB"
             f" with {context} tokens of context, and {free / GIB:.1f} GiB are free",
         )
     best = fitting[-1]
-    need = memory_needed(best.size, context) / GIB
+    need = memory_needed(best.size, context, per_token) / GIB
     larger = usual[usual.index(best) + 1 :]
     but = (
         f"; {larger[0].quantization or larger[0].files[0].path} would take"
-        f" {memory_needed(larger[0].size, context) / GIB:.1f} GiB"
+        f" {memory_needed(larger[0].size, context, per_token) / GIB:.1f} GiB"
         if larger
         else "; it is the largest there is"
     )

@@ -59,6 +59,15 @@ class Answer:
             raise InstallError(f"{_host(self.url)} sent more than {limit:,} bytes where few were due", code="unsafe")
         return body
 
+    def begin(self, count: int) -> bytes:
+        """The first `count` bytes of the body, or all of it.
+
+        Raises:
+            InstallError: it breaks off.
+        """
+        with _trouble(self.url):
+            return self._raw.read(count)
+
     def close(self) -> None:
         self._raw.close()
         self._connection.close()

@@ -8,6 +8,7 @@ install ends at once. It may be killed at any moment: what it left is picked up 
 """
 
 import contextlib
+import difflib
 import fcntl
 import json
 import os
@@ -19,8 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gallery.download import Fetched, already_here, check_disk, fetch
+from gallery.download import Fetched, already_here, check_disk, fetch, forget, patiently
 from gallery.download_plan import DownloadConfig
+from gallery.entry_file import Entry
 from gallery.errors import GalleryError, InstallError
 from gallery.galleries import Galleries
 from gallery.gguf_file import read_header
@@ -30,6 +32,9 @@ from gallery.resolve import Resolved, Wish, resolve
 from gallery.source import EntrySource, HubSource, RegistrySource, Source, UrlSource, name_problem, parse_source
 from gallery.unsafe_files import check_content
 from gallery.web import Web
+
+NICENESS = 5
+"""Below the node and its backends: an answer must not wait for a download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,8 @@ class Order:
 
 def main() -> None:
     """Reads the order, carries it out, says how that went."""
+    os.nice(NICENESS)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     order = Order(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_node, daemon=True).start()
     try:
@@ -78,7 +85,7 @@ def install(order: Order) -> tuple[str, Lock]:
     web = Web(_typed(source), timeout=config.timeout)
     entry = None
     if isinstance(source, EntrySource):
-        entry = Galleries(Path(order.cache), order.galleries).find(source.name)
+        entry = _entry(source.name, Galleries(Path(order.cache), order.galleries))
     wish = Wish(
         source=source,
         text=order.source,
@@ -88,7 +95,7 @@ def install(order: Order) -> tuple[str, Lock]:
         allow_pickle=order.allow_pickle,
         entry=entry,
     )
-    found = resolve(wish, web)
+    found = patiently(lambda: resolve(wish, web), config)
     if problem := name_problem(found.name):
         raise InstallError(problem, code="invalid")
     models = Path(order.models)
@@ -102,6 +109,15 @@ def install(order: Order) -> tuple[str, Lock]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(folder):
         return found.name, _bring(found, folder, models, web, config, order)
+
+
+def _entry(name: str, galleries: Galleries) -> Entry:
+    entry = galleries.find(name)
+    if entry is None:
+        near = difflib.get_close_matches(name.lower(), [e.name for e in galleries.entries()], n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "'shoal models search' finds names"
+        raise InstallError(f"no gallery has {name!r}; {hint}", code="not_found")
+    return entry
 
 
 def _bring(found: Resolved, folder: Path, models: Path, web: Web, config: DownloadConfig, order: Order) -> Lock:
@@ -152,6 +168,7 @@ def _check_model_file(path: Path, *, allow_pickle: bool) -> None:
         read_header(path)
     except GalleryError as error:
         path.unlink(missing_ok=True)
+        forget(path.with_name(f"{path.name}.part"))
         raise InstallError(
             f"{path.name}: what arrived is no usable model: {_reason(error)}", code="unsupported"
         ) from error

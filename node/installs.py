@@ -144,13 +144,16 @@ class Installs:
 
     async def watch(self, job_id: str) -> AsyncIterator[InstallJob]:
         """The job now and after each change, not too often, until it is over."""
-        self.find(job_id)
-        while (job := self._jobs.get(job_id)) is not None:
+        job: InstallJob | None = self.find(job_id)
+        while job is not None:
             yield job
             if job.is_over:
                 return
-            await self._changed.setdefault(job_id, asyncio.Event()).wait()
+            # It may have changed while whoever watches was busy with the last one.
+            while self._jobs.get(job_id) is job:
+                await self._changed.setdefault(job_id, asyncio.Event()).wait()
             await asyncio.sleep(TELL_EVERY)
+            job = self._jobs.get(job_id)
 
     # -------------------------------------------------------------- one job
 
@@ -173,13 +176,7 @@ class Installs:
         job = self._jobs[job_id]
         order = {"source": job.source, "name": job.name if job.name else "", "context": job.context}
         order |= {"allow_pickle": job.allow_pickle, **await self._extra()}
-        worker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gallery.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_LIMIT,
-            start_new_session=True,
-        )
+        worker = await _spawn()
         try:
             assert worker.stdin is not None
             assert worker.stdout is not None
@@ -227,6 +224,28 @@ class Installs:
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
+
+
+async def _spawn() -> asyncio.subprocess.Process:
+    """A worker. Cancelled in the middle of its start, it is ended before the cancellation goes on."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gallery.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT,
+            start_new_session=True,
+            # The mesh's secrets are none of its business.
+            env={name: value for name, value in os.environ.items() if not name.startswith("SHOAL_")},
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        worker = await starting
+        worker.kill()
+        await worker.wait()
+        raise
 
 
 def _forget_parts(folder: Path) -> None:

@@ -83,7 +83,7 @@ def told(job: Json) -> str:
 
 def _hint(job: Json) -> str:
     if job["code"] in ("unreachable", "server_error", "rate_limited", "disk_full", "unauthorized", "crashed"):
-        return f"what arrived is kept; go on with: shoal models jobs --retry {job['id']}"
+        return f"try again, from where it broke off: shoal models jobs --retry {job['id']}"
     return ""
 
 

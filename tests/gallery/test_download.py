@@ -38,7 +38,7 @@ def test_a_file_arrives_in_several_ranges_at_once(server: FileServer, tmp_path: 
 
     assert (tmp_path / "x.gguf").read_bytes() == DATA
     assert len(server.spans("/x.gguf")) == 7
-    assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.gguf", "x.gguf.part.json"]
 
 
 def test_a_file_whose_digest_nobody_promised_is_hashed_all_the_same(server: FileServer, tmp_path: Path) -> None:
@@ -161,6 +161,14 @@ def test_what_is_here_already_is_not_fetched_again(server: FileServer, tmp_path:
 
     assert bring(server, tmp_path) == SHA
     assert server.requests == []
+
+
+def test_a_whole_file_that_was_not_written_down_yet_is_known_by_its_journal(server: FileServer, tmp_path: Path) -> None:
+    bring(server, tmp_path, sha256=None)
+    server.bytes_sent = 0
+
+    assert bring(server, tmp_path, sha256=None) == SHA
+    assert server.bytes_sent <= 1
 
 
 def test_a_disk_without_room_is_noticed_before_the_first_byte(

@@ -48,6 +48,14 @@ def test_lanes_take_the_lowest_free_bytes() -> None:
     assert [(c.start, c.end) for c in claims if c] == [(5, 12), (20, 30), (30, 40)]
 
 
+def test_a_small_file_is_shared_among_all_lanes() -> None:
+    plan = DownloadPlan(90, DownloadConfig(lanes=3, piece=1000, least=10))
+
+    claims = [plan.take(0) for _ in range(3)]
+
+    assert [(c.start, c.end) for c in claims if c] == [(0, 30), (30, 60), (60, 90)]
+
+
 def test_pauses_double_and_end_and_progress_forgets_them() -> None:
     plan = DownloadPlan(100, CONFIG)
     pauses = []

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gallery.errors import WeightsError
 from gallery.gguf_file import FIRST_READ_BYTES, read_header
-from gallery.gguf_header import GgufHeader, HeaderError, MoreNeededError, parse_header
-from tests.gallery.gguf_files import ARRAY, STRING, gguf, text
+from gallery.gguf_header import GgufHeader, HeaderError, MoreNeededError, cache_bytes_per_token, parse_header
+from tests.gallery.gguf_files import ARRAY, STRING, Value, gguf, text
 
 CHAT = {
     "general.architecture": "llama",
@@ -148,3 +148,26 @@ def test_a_large_vocabulary_is_read_on_and_quickly(tmp_path: Path) -> None:
     assert header.has_chat_template
     # A tenth of a second in truth.
     assert time.monotonic() - began < 3
+
+
+def test_the_cache_of_a_token_is_told_by_the_beginning_of_a_file() -> None:
+    shape: dict[str, Value] = {
+        "general.architecture": "llama",
+        "llama.block_count": 32,
+        "llama.embedding_length": 4096,
+        "llama.attention.head_count": 32,
+        "llama.attention.head_count_kv": 8,
+        "tokenizer.ggml.tokens": ["x" * 100] * 1000,
+    }
+
+    beginning = gguf(shape)[:400]
+
+    # Llama 3.1 8B: 32 layers, 8 heads of 128 for keys and as many for values, 16 bits each.
+    assert cache_bytes_per_token(beginning) == 128 * 1024
+    assert cache_bytes_per_token(beginning[:100]) == 0
+    assert cache_bytes_per_token(b"<html>") == 0
+
+
+@given(st.binary(max_size=300))
+def test_no_beginning_is_too_strange(data: bytes) -> None:
+    assert cache_bytes_per_token(b"GGUF\x03\0\0\0" + data) >= 0

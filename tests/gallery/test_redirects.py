@@ -42,7 +42,9 @@ def test_a_redirect_may_not_leave_encryption() -> None:
         redirected("https://a.example/x", "http://a.example/x", {})
 
 
-@pytest.mark.parametrize("url", ["ftp://a/x", "file:///etc/passwd", "http://", "http://a:b/", "http://a/x y", "x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://a/x", "file:///etc/passwd", "http://", "http://a:b/", "http://a/x y", "x", "https://me:secret@a/x"]
+)
 def test_what_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(InstallError):
         split(url)

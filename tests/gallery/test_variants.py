@@ -55,6 +55,12 @@ def test_a_longer_context_leaves_less_room_for_weights() -> None:
     assert choose(USUAL, free=12 * GIB, context=65536, what="m").variant.quantization == "Q2_K"
 
 
+def test_where_the_cache_of_a_token_is_known_it_is_counted() -> None:
+    choice = choose(USUAL, free=12 * GIB, context=32768, per_token=128 * 1024, what="m")
+
+    assert choice.variant.quantization == "Q4_K_M"  # 5 and 9 GiB of weights, and 4 of cache.
+
+
 def test_full_precision_is_taken_only_if_asked_for_or_alone() -> None:
     assert choose(USUAL, wanted="f16", what="m").variant.quantization == "F16"
     assert choose(repository(("m-F16.gguf", 1)), free=9 * GIB, what="m").variant.quantization == "F16"

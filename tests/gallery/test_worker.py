@@ -166,6 +166,24 @@ def test_a_quantization_that_is_not_there_is_told_with_those_that_are(server: Fi
     assert "there are: Q8_0, Q4_0" in failed["message"]
 
 
+def test_a_name_that_no_gallery_has_is_told_with_those_that_are_like_it(server: FileServer, tmp_path: Path) -> None:
+    failed = install(server, tmp_path / "models", "qwen3-4bb")
+
+    assert "did you mean qwen3-4b" in failed["message"]
+
+
+def test_an_engine_that_is_still_to_come_is_named(server: FileServer, tmp_path: Path) -> None:
+    assert "needs the engine whisper" in install(server, tmp_path / "models", "whisper-tiny")["message"]
+
+
+def test_a_hub_that_is_in_trouble_for_a_moment_is_asked_again(server: FileServer, tmp_path: Path) -> None:
+    server.hub_trouble = [503, 429]
+
+    done = install(server, tmp_path / "models", download={"first_pause": 0.01})
+
+    assert done["event"] == "done", done
+
+
 def test_a_file_of_this_machine_is_used_where_it_lies(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "big.gguf").write_bytes(MINNOW)
     models = tmp_path / "models"

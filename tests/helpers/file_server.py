@@ -83,6 +83,8 @@ class FileServer:
     """Manifests by "repository:tag"."""
     trouble: list[Trouble] = field(default_factory=list)
     """For the next answers that carry bytes of a file, probes not counted."""
+    hub_trouble: list[int] = field(default_factory=list)
+    """Statuses of the next answers about repositories."""
     has_ranges: bool = True
     has_etags: bool = True
     rate: float = 0.0
@@ -183,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in owner.redirects:
             return self._plain(302, b"", ("Location", owner.redirects[path]))
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
+            if owner.hub_trouble:
+                return self._plain(owner.hub_trouble.pop(0), b"{}")
             if found[1] not in owner.hub:
                 return self._plain(404, b"{}", ("X-Error-Code", "RepoNotFound"))
             return self._plain(200, json.dumps(owner.manifest(found[1])).encode())

@@ -333,7 +333,8 @@ class Scheduler:
         self._was_media = bool(feeds) and feeds[0].is_media
         for feed in feeds:
             self._mark_fed(feed)
-        return Step(self.take_memory_orders(), feeds)
+        # Without feeds nobody may look at the step: the orders of a request that was cancelled at once must wait.
+        return Step(self.take_memory_orders() if feeds else [], feeds)
 
     def _admit(self) -> None:
         while ask := self._queue.next():

@@ -451,6 +451,22 @@ def test_half_a_picture_is_not_shared() -> None:
     assert (feed.sequence.cached, feed.start, pictures_fed(Step([], [feed]))) == (1, 1, ["2"])
 
 
+def test_orders_of_a_request_that_is_cancelled_before_its_first_step_are_not_lost() -> None:
+    scheduler = Scheduler(limits(slots=1, sequences=1))
+    scheduler.submit(ask("abcd"))
+    [feed] = scheduler.plan().feeds
+    scheduler.end(feed.sequence)
+
+    cancelled = ask("xyz")
+    scheduler.submit(cancelled)
+    scheduler.cancel(cancelled)
+    idle = scheduler.plan()
+    scheduler.submit(ask("uvw"))
+
+    assert (idle.memory, idle.feeds) == ([], [])
+    assert scheduler.plan().memory == [Trim(feed.sequence.id, 0)]
+
+
 @dataclass
 class Memory:
     """What a context would hold if it did as it is ordered."""

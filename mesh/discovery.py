@@ -23,7 +23,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from mesh.addresses import is_loopback, parse_address
 from mesh.announced import Announced
-from mesh.interfaces import check_multicast
+from mesh.interfaces import check_multicast, local_hosts
 from mesh.mdns_text import Heard, read_text, write_text
 from mesh.types import NodeId
 
@@ -130,7 +130,9 @@ class Discovery:
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
-        hosts = [parse_address(address).host for address in self._addresses]
+        # What is announced may be IPv6; the announcing itself is done over IPv4.
+        hosts = [host for address in self._addresses if ":" not in (host := parse_address(address).host)]
+        hosts = hosts or local_hosts()
         # Loopback only if there is nothing else: two nodes on a machine without a network.
         interfaces = [h for h in hosts if not is_loopback(h)] or hosts
         # Asked beforehand, since zeroconf leaves sockets behind when it fails half-way.

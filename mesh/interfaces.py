@@ -9,6 +9,9 @@ from mesh.addresses import Address
 from mesh.types import NodeId
 
 LOOPBACK = "127.0.0.1"
+ANY = "::"
+"""Where to listen for both kinds of addresses."""
+
 MDNS_GROUP = "224.0.0.251"
 
 
@@ -31,6 +34,13 @@ def local_hosts() -> list[str]:
     return [*dict.fromkeys(usable or link_local), LOOPBACK]
 
 
+def local_ipv6_hosts() -> list[str]:
+    """This machine's IPv6 addresses that others may reach. Link-local ones mean nothing without an interface."""
+    found = [ip.ip[0] for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv6]
+    addresses = ((host, ipaddress.ip_address(host)) for host in dict.fromkeys(found))
+    return [str(host) for host, a in addresses if not (a.is_link_local or a.is_loopback or a.is_unspecified)]
+
+
 def check_multicast(host: str) -> None:
     """Find out whether the interface with address `host` takes part in mDNS.
 
@@ -44,6 +54,8 @@ def check_multicast(host: str) -> None:
 
 def dialable_addresses(host: str, port: int, node_id: NodeId) -> tuple[str, ...]:
     """What to announce when listening on `host`, as multiaddrs."""
-    listens_everywhere = host in ("", "0.0.0.0", "::")
-    hosts = local_hosts() if listens_everywhere else [host]
+    if host == ANY:
+        hosts = [*local_hosts(), *local_ipv6_hosts()]
+    else:
+        hosts = local_hosts() if host in ("", "0.0.0.0") else [host]
     return tuple(str(Address(h, port, node_id)) for h in hosts)

@@ -34,7 +34,7 @@ from mesh.errors import MeshError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.gossip import GossipCore
 from mesh.identity import Identity
-from mesh.interfaces import dialable_addresses, local_hosts
+from mesh.interfaces import dialable_addresses, local_hosts, local_ipv6_hosts
 from mesh.libp2p_host import Libp2pHost
 from mesh.mdns_text import Heard
 from mesh.members import essence
@@ -80,7 +80,7 @@ class Mesh:
         core = GossipCore(self._own, config.gossip, partial(sign_record, identity), random.Random())
         self._view = core.view
         self._fingerprint = keys.fingerprint
-        self._own_hosts = frozenset(local_hosts())
+        self._own_hosts = frozenset((*local_hosts(), *local_ipv6_hosts()))
         self._discovery = Discovery(identity.node_id, keys.fingerprint, self._on_heard, self._on_gone)
         self._discovery.state.enabled = config.mdns
         self._service = MeshService(

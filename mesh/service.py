@@ -22,6 +22,7 @@ from mesh.connection import Connection, ServeCall
 from mesh.dialing import DialBook, Target, Unreached
 from mesh.errors import AddressInUseError, MeshError, OversizedError, PeerRefusedError, WireError
 from mesh.gossip import GossipCore
+from mesh.interfaces import ANY
 from mesh.libp2p_host import ForeignNetworkError, Libp2pHost, SecureConnection
 from mesh.membership import Link, keeps_the_new
 from mesh.muxer import MuxerProtocolError, StreamResetError
@@ -115,7 +116,12 @@ class MeshService:
         """
         host, port = self._config.host, self._config.port
         try:
-            return list(await trio.open_tcp_listeners(port, host=host or None))
+            listeners = list(await trio.open_tcp_listeners(port, host=host or None))
+            if host == ANY:
+                # trio's IPv6 sockets take IPv6 only.
+                port = listeners[0].socket.getsockname()[1]
+                listeners += await trio.open_tcp_listeners(port, host="0.0.0.0")
+            return listeners
         except OSError as error:
             reason = error.strerror or str(error)
             raise AddressInUseError(

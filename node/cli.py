@@ -110,7 +110,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     metavar="ADDR",
     help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
 )
-@option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens.")
+@option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens; :: for IPv6 too.")
 @option("--mesh-port", type=int, default=4001, show_default=True, help="Mesh port; 0 picks a free one.")
 @option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
 @option("--model", multiple=True, metavar="NAME", help="Load this model at start.")

@@ -60,6 +60,19 @@ async def test_one_address_is_enough_for_three_to_know_each_other(form: str) -> 
                 await until(lambda: bool(sees(one, other) and name_at(one, other)), "all to meet")  # noqa: B023
 
 
+async def test_a_node_that_listens_on_both_kinds_of_addresses_is_reached_by_each() -> None:
+    async with nodes() as made:
+        both = await made.start("both", host="::")
+        old = await made.start("old")
+        new = await made.start("new", host="::1")
+
+        await old.add_peer(f"127.0.0.1:{both.port}")
+        await new.add_peer(f"[::1]:{both.port}")
+
+        await until(lambda: sees(both, old) and sees(both, new), "both ways to lead there")
+        assert any(address.startswith("/ip4/") for address in both.listen_addresses)
+
+
 async def test_a_peer_that_starts_later_is_found() -> None:
     async with nodes() as made:
         with socket.create_server(("127.0.0.1", 0)) as place:

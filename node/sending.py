@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from mesh import routing
 from mesh.errors import MeshError, NotConnectedError, PeerError, RemoteCallError
@@ -26,6 +27,8 @@ from node.local_models import LocalModels
 from node.patience import WITHOUT_EVIDENCE, Patience
 from node.replies import PeerReplies, Replies
 from node.silence import SilenceWatch
+
+OTHERS_ASKED = 2
 
 ASK_PEER_AFTER = 0.5
 """Seconds of silence in an answer, twice as many before its first token, after which its node must show that it is
@@ -223,8 +226,15 @@ class Sender:
             extra=protocol.header_extra(asked.keep_alive),
         )
         replies = await self._mesh.call(target.node, header, body)
-        ask = partial(self._mesh.report_failure, target.node)
+        ask = partial(self._ask, target.node, asked)
         return PeerReplies(replies, SilenceWatch(Patience(ASK_PEER_AFTER, factor=0), ask))
+
+    def _ask(self, node: NodeId, asked: Asked) -> None:
+        """Has the mesh make sure that `node` is there, and at the same time who would be next: when this machine has
+        lost its network, all are silent, and asking one after the other would take as many seconds."""
+        others = (c.node for c in self.candidates(asked) if c.node not in (node, self._mesh.self_id))
+        for peer in (node, *islice(others, OTHERS_ASKED)):
+            self._mesh.report_failure(peer)
 
     def ended(self, target: Target, model: str, begun: float) -> None:
         """A call to `target` that was sent at `begun` runs no more."""

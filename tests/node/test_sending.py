@@ -26,14 +26,17 @@ class Peers:
         self.replies = replies
         self.headers: list[CallHeader] = []
         self.closed = 0
-        self.doubted = asyncio.Event()
+        self.doubted: set[NodeId] = set()
+        self.was_doubted = asyncio.Event()
 
     def view(self) -> MeshView:
         # The first one is the less busy: it is asked first as long as it does not fail.
         return view("here", *(member(name, model(busy=number)) for number, name in enumerate(self.replies)))
 
     def report_failure(self, peer: NodeId) -> None:
-        self.doubted.set()
+        self.doubted.add(peer)
+        if len(self.doubted) == len(self.replies):
+            self.was_doubted.set()
 
     async def call(self, peer: NodeId, header: CallHeader, messages: object) -> "Replies":
         self.headers.append(header)
@@ -110,14 +113,16 @@ async def test_a_peer_that_falls_silent_has_failed() -> None:
     assert peers.closed == 1
 
 
-async def test_a_peer_whose_answer_pauses_is_asked_whether_it_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_whose_answer_pauses_and_the_next_one_are_asked_whether_they_are_still_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("node.sending.ASK_PEER_AFTER", 0.001)
-    peers = Peers(a=[b"one"])
+    peers = Peers(a=[b"one"], b=[b"reply"])
     sent = await send(sender_to(peers))
     await sent.read()
     reading = asyncio.create_task(sent.read())
 
-    await peers.doubted.wait()
+    await peers.was_doubted.wait()
 
     reading.cancel()
     await sent.aclose()

@@ -15,6 +15,9 @@ from tests.helpers.nodes import until
 
 HERE = Path(__file__).parent
 
+OURS = ("PYTHONPATH", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""What our own packages put into the environment when they are imported; peers run as they would without us."""
+
 
 def folder() -> Path:
     """Where the peers of this version and this machine are, or would be."""
@@ -55,7 +58,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def running(command: Sequence[str], port: int, ready_path: str, log: Path) -> AsyncIterator[psutil.Process]:
     """The process while it serves. It is ended with the block."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in OURS}
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output, env=environment)
     try:

@@ -346,7 +346,7 @@ class LocalModels:
 
 def _weight_bytes(card: ModelCard) -> int:
     try:
-        return card.path.stat().st_size if card.path is not None else 0
+        return sum(path.stat().st_size for path in (card.path, card.projector) if path is not None)
     except OSError:
         return 0
 

@@ -189,7 +189,7 @@ class LlamaEngine(Engine):
             slots=loaded.plan.slots,
             capabilities=capabilities,
             memory_bytes=loaded.memory_bytes,
-            summary=loaded.plan.summary,
+            summary=loaded.plan.summary + (loaded.encoder.projector.summary if loaded.encoder is not None else ""),
         )
 
     async def unload(self) -> None:

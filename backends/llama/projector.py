@@ -100,7 +100,7 @@ class Projector:
         parameters.use_gpu = use_gpu
         parameters.n_threads = threads
         parameters.print_timings = False
-        self._model = model
+        self.path = path
         self._lock = threading.Lock()
         self._context = mtmd.mtmd_init_from_file(path.encode(), model.handle, parameters)
         if not self._context:
@@ -124,6 +124,12 @@ class Projector:
     def capabilities(self) -> list[str]:
         """What it adds to its model's."""
         return [*(["vision"] if self.sees else []), *(["audio_in"] if self.hears else [])]
+
+    @property
+    def summary(self) -> str:
+        """For the line that says what was chosen."""
+        senses = " and ".join([*(["sees"] if self.sees else []), *(["hears"] if self.hears else [])])
+        return f", {senses} ({os.path.basename(self.path)}, {self.file_bytes / 2**20:.0f} MiB)"
 
     def check(self, kind: str) -> None:
         """Raises UnsupportedError where it cannot take pictures, or sounds."""

@@ -163,6 +163,7 @@ def suggested_name(source: Source) -> str:
             base = PurePosixPath(unquote(urlsplit(url).path)).name
         case FileSource(path):
             base = PurePosixPath(path).name
+    base = re.sub(r"(\.zip|\.tar|\.tar\.gz|\.tgz)\Z", "", base, flags=re.IGNORECASE)
     base = re.sub(r"(-\d{5}-of-\d{5})?\.gguf\Z", "", base, flags=re.IGNORECASE)
     name = _UNSAFE.sub("-", base).strip("-._+").lower()[:MAX_NAME]
     return name if name and name_problem(name) is None else "model"

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gallery.archive import is_archive, unpack
 from gallery.download import Fetched, already_here, check_disk, fetch, forget, patiently
 from gallery.download_plan import DownloadConfig
 from gallery.entry_file import Entry
@@ -128,7 +129,7 @@ def _bring(found: Resolved, folder: Path, models: Path, web: Web, config: Downlo
     else:
         known = [file for file in found.files if file.size is not None]
         check_disk(folder, sum((f.size or 0) - already_here(f, folder) for f in known))
-        fetched = _fetch_all(found, folder, web, config)
+        fetched = _unpacked(_fetch_all(found, folder, web, config), folder)
         for file, _ in fetched:
             _check_model_file(file.path, allow_pickle=order.allow_pickle)
         first = Path(found.name) / fetched[0][0].path.name
@@ -158,6 +159,15 @@ def _fetch_all(found: Resolved, folder: Path, web: Web, config: DownloadConfig) 
 
         done.append((fetch(file, folder, web, report=report, config=config), file.url))
     return done
+
+
+def _unpacked(fetched: list[tuple[Fetched, str]], folder: Path) -> list[tuple[Fetched, str]]:
+    """The same files, with those of an archive instead of it."""
+    files: list[tuple[Fetched, str]] = []
+    for file, url in fetched:
+        inner = unpack(file.path, folder) if is_archive(file.path.name) else [file]
+        files += [(part, url) for part in inner]
+    return files
 
 
 def _check_model_file(path: Path, *, allow_pickle: bool) -> None:

@@ -1,11 +1,13 @@
 """The process that installs: killed in any phase, the next one finishes, and nothing is seen before it is whole."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -182,6 +184,18 @@ def test_a_hub_that_is_in_trouble_for_a_moment_is_asked_again(server: FileServer
     done = install(server, tmp_path / "models", download={"first_pause": 0.01})
 
     assert done["event"] == "done", done
+
+
+def test_an_archive_with_a_model_is_installed(server: FileServer, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("inner/fish.gguf", MINNOW)
+    server.files["/fish.zip"] = packed.getvalue()
+
+    done = install(server, tmp_path / "models", f"{server.url}/fish.zip")
+
+    assert (done["event"], done["name"], done["lock"]["files"][0]["sha256"]) == ("done", "fish", SHA), done
+    assert {p.name for p in (tmp_path / "models" / "fish").iterdir()} == {".lock", "fish.gguf", "install.json"}
 
 
 def test_a_file_of_this_machine_is_used_where_it_lies(server: FileServer, tmp_path: Path) -> None:

@@ -21,19 +21,19 @@ from backends.llama.dialect import dialect_of
 from backends.llama.drafter import Drafter, check_vocabularies
 from backends.llama.embeddings import Embedder
 from backends.llama.encoding import Encoder
+from backends.llama.footprint import Needs
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
 from backends.llama.loop import DecodeLoop
 from backends.llama.model import Context, Model
+from backends.llama.planning import plan_load
 from backends.llama.projector import Projector
 from backends.llama.scheduler import Limits
 from backends.llama.settings import (
     LlamaSettings,
     Machine,
-    ModelFacts,
     Plan,
     check_weights_fit,
-    choose,
     gpu_layers,
     repacks,
     shape_of,
@@ -58,6 +58,7 @@ class _Loaded:
     embedder: Embedder
     drafter: Drafter | None
     plan: Plan
+    needs: Needs
     encoder: Encoder | None
     threads: Threads = field(default_factory=Threads)
     """At work for calls."""
@@ -79,9 +80,8 @@ class _Loaded:
 
     @property
     def memory_bytes(self) -> int:
-        drafting = self.drafter.memory_bytes if self.drafter is not None else 0
         seeing = self.encoder.projector.file_bytes if self.encoder is not None else 0
-        return self.model.weight_bytes + self.plan.cache_bytes + drafting + seeing
+        return self.needs.total + seeing
 
 
 class LlamaEngine(Engine):
@@ -134,13 +134,14 @@ class LlamaEngine(Engine):
             return not given_up.is_set()
 
         machine = _machine()
+        plan, needs = await asyncio.to_thread(plan_load, settings, request, machine)
         model = await asyncio.to_thread(_open_model, settings, request, machine, on_progress)
         draft: Model | None = None
         projector: Projector | None = None
         try:
             draft = await asyncio.to_thread(_open_draft, settings, request, machine, model)
             projector = await asyncio.to_thread(_open_projector, settings, request, machine, model)
-            plan, context = await asyncio.to_thread(_open_context, settings, model, draft)
+            context = await asyncio.to_thread(_open_context, settings, model, plan)
             drafter = await asyncio.to_thread(_drafter, settings, model, draft, plan)
             template = _template(settings, model)
         except BaseException:
@@ -177,7 +178,7 @@ class LlamaEngine(Engine):
         encoder = Encoder(projector, queue=settings.queue) if projector is not None else None
         longest = settings.context_length or model.trained_context if model.pooling else plan.context_length
         embedder = Embedder(model, plan.threads, longest)
-        return _Loaded(model, context, decoding, maker, embedder, drafter, plan, encoder)
+        return _Loaded(model, context, decoding, maker, embedder, drafter, plan, needs, encoder)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
         capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
@@ -277,8 +278,6 @@ class LlamaEngine(Engine):
 def _open_model(
     settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, on_progress: Callable[[float], bool]
 ) -> Model:
-    read_header(request.path)
-    check_weights_fit(request.path, os.path.getsize(request.path), machine)
     layers = gpu_layers(settings, machine, list(request.devices))
     model = Model(request.path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=on_progress)
     try:
@@ -324,20 +323,11 @@ def _open_draft(settings: LlamaSettings, request: pb.LoadRequest, machine: Machi
 def _drafter(settings: LlamaSettings, model: Model, draft: Model | None, plan: Plan) -> Drafter | None:
     if draft is None:
         return None
-    return Drafter(draft, Context(draft, shape_of(settings, plan)), model.vocabulary_size)
+    return Drafter(draft, _open_context(settings, draft, plan), model.vocabulary_size)
 
 
-def _open_context(settings: LlamaSettings, model: Model, draft: Model | None) -> tuple[Plan, Context]:
-    facts = ModelFacts(
-        description=model.description,
-        trained_context=model.trained_context,
-        layers=model.layers,
-        weight_bytes=model.weight_bytes,
-        cache_bytes_per_token=model.cache_bytes_per_token + (draft.cache_bytes_per_token if draft is not None else 0),
-        can_share=model.can_share,
-    )
-    plan = choose(settings, facts, _machine())
-    return plan, Context(model, shape_of(settings, plan))
+def _open_context(settings: LlamaSettings, model: Model, plan: Plan) -> Context:
+    return Context(model, shape_of(settings, cells=plan.cells, slots=plan.slots, threads=plan.threads))
 
 
 def _embed(loaded: _Loaded, request: pb.EmbedRequest) -> pb.EmbedReply:

@@ -2,6 +2,8 @@
 
 import ctypes
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import llama_cpp
 
@@ -10,12 +12,15 @@ KEEP_LINES = 40
 _ERROR = 4
 
 _lines: deque[str] = deque(maxlen=KEEP_LINES)
+_collections: list[list[str]] = []
 _errors: deque[str] = deque(maxlen=KEEP_LINES)
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp is untyped
 def _take(level: int, text: bytes, _: ctypes.c_void_p) -> None:
     line = text.decode(errors="replace").strip()
+    for collection in _collections:
+        collection.append(line)
     if line.strip("."):
         (_errors if level == _ERROR else _lines).append(line)
 
@@ -38,6 +43,17 @@ def forget() -> None:
     """What was logged until now is no reason for what comes."""
     _lines.clear()
     _errors.clear()
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Every line logged meanwhile."""
+    lines: list[str] = []
+    _collections.append(lines)
+    try:
+        yield lines
+    finally:
+        _collections.remove(lines)
 
 
 def last_error() -> str:

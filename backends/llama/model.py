@@ -16,7 +16,14 @@ import llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from backends.errors import EngineError, InvalidValueError, ModelFileError, NoNumbersError, OutOfMemoryError
+from backends.errors import (
+    BackendError,
+    EngineError,
+    InvalidValueError,
+    ModelFileError,
+    NoNumbersError,
+    OutOfMemoryError,
+)
 from backends.llama import logs
 from backends.llama.positions import Positions
 from backends.llama.settings import CACHE_TYPES, FLASH_ATTENTION
@@ -34,8 +41,17 @@ class LoadCancelledError(Exception):
 class Model:
     """Weights and vocabulary of one GGUF file."""
 
-    def __init__(self, path: str, *, gpu_layers: int, repack: bool, on_progress: Callable[[float], bool]) -> None:
-        """Load the file; this takes long and belongs into a thread.
+    def __init__(
+        self,
+        path: str,
+        *,
+        gpu_layers: int,
+        repack: bool,
+        on_progress: Callable[[float], bool],
+        empty: bool = False,
+    ) -> None:
+        """Load the file; this takes long and belongs into a thread. An `empty` one has no weights: it is good
+        for planning only.
 
         Raises:
             LoadCancelledError: `on_progress` returned False.
@@ -53,6 +69,9 @@ class Model:
         parameters = llama.llama_model_default_params()
         parameters.n_gpu_layers = gpu_layers
         parameters.use_extra_bufts = repack
+        if empty:
+            parameters.no_alloc = True
+            parameters.load_mode = llama.LLAMA_LOAD_MODE_NONE
         parameters.progress_callback = llama.llama_progress_callback(progress)
         self.path = path
         self._model = llama.llama_model_load_from_file(path.encode(), parameters)
@@ -305,11 +324,11 @@ class Model:
 class Context:
     """A memory of sequences, and the computing on it."""
 
-    def __init__(self, model: Model, shape: Shape) -> None:
+    def __init__(self, model: Model, shape: Shape, *, on_refusal: type[BackendError] = OutOfMemoryError) -> None:
         """Allocate.
 
         Raises:
-            OutOfMemoryError: the memory is not there.
+            OutOfMemoryError: the memory is not there (or what `on_refusal` says).
         """
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = shape.cells
@@ -330,7 +349,7 @@ class Context:
         self._model = model
         self._context = llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
-            raise OutOfMemoryError(f"no context of {shape.cells} tokens for {model.path}: {logs.last_error()}")
+            raise on_refusal(f"no context of {shape.cells} tokens for {model.path}: {logs.last_error()}")
         model.set_adapters(self._context)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(shape.batch, 0, 1)

@@ -259,8 +259,9 @@ class Scheduler:
         if not limits.shift_at or len(sequence.tokens) <= limits.shift_at or sequence.ask.media:
             return
         sequence.tokens = shifted(sequence.tokens, limits.shift_keep, limits.shift_at)
-        # A memory that cannot be copied in part cannot be cut either.
-        sequence.fed = min(sequence.fed, limits.shift_keep if limits.cuts else 0)
+        # What memory cannot cut, or has lost the beginning of, is fed anew.
+        keeps = limits.cuts and not (sequence.begun and self._rows[sequence.id].lost)
+        sequence.fed = min(sequence.fed, limits.shift_keep if keeps else 0)
         if sequence.begun:
             self._truncate(sequence.id, sequence.fed)
 

@@ -147,6 +147,11 @@ class ModelFacts:
     layers: int
     weight_bytes: int
     cache_bytes_per_token: int
+    """What each token of context takes, in the cache and in compute buffers."""
+
+    fixed_bytes: int = 0
+    """What a context takes however short it is."""
+
     can_share: bool
     """Parts of a sequence can be copied and removed."""
 
@@ -174,18 +179,20 @@ class Plan:
     """Tokens that all slots together hold."""
 
     threads: int
-    cache_bytes: int
+    context_bytes: int
+    """Cache and compute buffers."""
+
     summary: str
 
 
-def shape_of(settings: LlamaSettings, plan: Plan) -> Shape:
+def shape_of(settings: LlamaSettings, *, cells: int, slots: int, threads: int) -> Shape:
     """The context in which answers are computed."""
     return Shape(
-        cells=plan.cells,
-        sequences=plan.slots + settings.kept_prefixes,
-        batch=max(settings.batch, plan.slots + settings.prompt_slice + MOST_IN_STEP),
+        cells=cells,
+        sequences=slots + settings.kept_prefixes,
+        batch=max(settings.batch, slots + settings.prompt_slice + MOST_IN_STEP),
         micro_batch=settings.batch,
-        threads=plan.threads,
+        threads=threads,
         cache_type_k=settings.cache_type_k,
         cache_type_v=settings.cache_type_v,
         flash_attention=settings.flash_attention,
@@ -207,7 +214,14 @@ def repacks(settings: LlamaSettings, machine: Machine) -> bool:
 def check_weights_fit(path: str, file_bytes: int, machine: Machine) -> None:
     """Raises OutOfMemoryError where the weights are larger than what is free."""
     if not machine.offloads and file_bytes > machine.free_bytes:
-        raise OutOfMemoryError(f"{path} has {_size(file_bytes)} and {_size(machine.free_bytes)} of memory are free")
+        raise OutOfMemoryError(
+            f"{path} has {size_text(file_bytes)} and {size_text(machine.free_bytes)} of memory are free"
+        )
+
+
+def threads_of(settings: LlamaSettings, weight_bytes: int, machine: Machine) -> int:
+    """Threads that compute."""
+    return settings.threads or (1 if weight_bytes <= SMALL_WEIGHTS_BYTES else machine.cores)
 
 
 def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan:
@@ -225,7 +239,7 @@ def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan
         )
     context = wished or min(model.trained_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     slots = settings.slots or DEFAULT_SLOTS
-    budget = machine.free_bytes * CACHE_SHARE / max(1, model.cache_bytes_per_token)
+    budget = max(0.0, machine.free_bytes * CACHE_SHARE - model.fixed_bytes) / max(1, model.cache_bytes_per_token)
     while settings.slots is None and slots > 1 and _cells(settings, context, slots) > budget:
         slots //= 2
     while wished is None and context > MIN_CONTEXT and _cells(settings, context, slots) > budget:
@@ -233,23 +247,23 @@ def choose(settings: LlamaSettings, model: ModelFacts, machine: Machine) -> Plan
     cells = _cells(settings, context, slots)
     if cells < context:
         raise InvalidValueError(f"cache_tokens must be at least a context of {context}", param="settings_json")
-    cache_bytes = cells * model.cache_bytes_per_token
-    if cache_bytes > machine.free_bytes:
+    context_bytes = model.fixed_bytes + cells * model.cache_bytes_per_token
+    if context_bytes > machine.free_bytes:
         raise OutOfMemoryError(
-            f"a context of {context} tokens in {slots} slots takes {_size(cache_bytes)},"
-            f" and {_size(machine.free_bytes)} of memory are free"
+            f"a context of {context} tokens in {slots} slots takes {size_text(context_bytes)},"
+            f" and {size_text(machine.free_bytes)} of memory are free"
         )
     shared = f"{cells} tokens of cache for all, " if cells < context * slots else ""
-    threads = settings.threads or (1 if model.weight_bytes <= SMALL_WEIGHTS_BYTES else machine.cores)
+    threads = threads_of(settings, model.weight_bytes, machine)
     return Plan(
         context_length=context,
         slots=slots,
         cells=cells,
         threads=threads,
-        cache_bytes=cache_bytes,
+        context_bytes=context_bytes,
         summary=(
-            f"{model.description}: {slots} slots of {context} tokens ({shared}{_size(cache_bytes)} of cache,"
-            f" {_size(machine.free_bytes)} were free), {threads} {'thread' if threads == 1 else 'threads'},"
+            f"{model.description}: {slots} slots of {context} tokens ({shared}"
+            f"{size_text(machine.free_bytes)} were free for it), {threads} {'thread' if threads == 1 else 'threads'},"
             f" {model.layers} layers"
             + (", prompts are reused" if model.can_share else ", prompts are reused only whole")
         ),
@@ -261,5 +275,6 @@ def _cells(settings: LlamaSettings, context: int, slots: int) -> int:
     return min(settings.cache_tokens or context * slots, context * slots)
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes, for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -47,14 +47,14 @@ def test_context_and_slots_fit_the_memory(wishes: Any, facts: Any, free: float, 
     plan = choose(LlamaSettings(**wishes), model(**facts), machine(free))
 
     assert (plan.context_length, plan.slots) == (context, slots)
-    assert plan.cache_bytes == context * slots * 128 * 1024
+    assert plan.context_bytes == context * slots * 128 * 1024
     assert f"{slots} slots of {context} tokens" in plan.summary
 
 
 def test_slots_may_share_a_smaller_cache() -> None:
     plan = choose(LlamaSettings(slots=8, context_length=4096, cache_tokens=10_000), model(), machine(2.5))
 
-    assert (plan.slots, plan.cells, plan.cache_bytes) == (8, 10_000, 10_000 * 128 * 1024)
+    assert (plan.slots, plan.cells, plan.context_bytes) == (8, 10_000, 10_000 * 128 * 1024)
     assert "10000 tokens of cache for all" in plan.summary
     with pytest.raises(InvalidValueError, match="cache_tokens must be at least a context of 4096"):
         choose(LlamaSettings(context_length=4096, cache_tokens=4000), model(), machine())
@@ -111,3 +111,16 @@ def test_repacking(wishes: Any, has_amx: bool, expected: bool) -> None:
 def test_wrong_settings_are_refused(text: str) -> None:
     with pytest.raises(InvalidValueError):
         read_settings(LlamaSettings, text)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        pytest.param({"cache_type_k": "q3"}, "cache_type_k must be one of f32, f16", id="unknown"),
+        pytest.param({"flash_attention": "yes"}, "flash_attention must be one of auto, off, on", id="unknown switch"),
+        pytest.param({"flash_attention": "off", "cache_type_v": "q4_0"}, "needs flash_attention", id="not together"),
+    ],
+)
+def test_how_the_cache_is_kept_is_checked(wishes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LlamaSettings(**wishes)

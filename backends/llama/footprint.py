@@ -1,0 +1,101 @@
+"""How much memory a context takes, before it is made.
+
+llama.cpp plans a context of a model without weights (`no_alloc`), as its own server does to fit models into GPUs,
+and tells the sizes in its log. So the figures are right for every architecture and every kind of cache.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from backends.errors import UnsupportedError
+from backends.llama import logs
+from backends.llama.model import Context, Model
+from backends.llama.settings import size_text
+from backends.llama.shape import Shape
+
+MIB = 2**20
+
+_SIZE = re.compile(r"(\bsize|compute buffer size|output buffer size) = +([\d.]+) MiB( \()?")
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a context takes beside the weights."""
+
+    cache: int
+    """Keys and values, or recurrent states."""
+
+    compute: int
+    """Buffers for what is being computed."""
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.cache + self.compute
+
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(self.cache + other.cache, self.compute + other.compute)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Bytes that a process with a loaded model takes, all of it at work."""
+
+    weights: int
+    context: Footprint
+    process: int
+    """Python, libraries and vocabulary."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.context.total + self.process
+
+    def __str__(self) -> str:
+        parts = (
+            f"{size_text(size)} {name}"
+            for size, name in (
+                (self.weights, "of weights"),
+                (self.context.cache, "of cache"),
+                (self.context.compute, "to compute in"),
+                (self.process, "for the process"),
+            )
+        )
+        return f"takes {size_text(self.total)} of memory: {', '.join(parts)}"
+
+
+def footprint_in(lines: Iterable[str]) -> Footprint:
+    """What llama.cpp's log says about a context."""
+    cache = compute = 0.0
+    for line in lines:
+        found = _SIZE.search(line)
+        if found is None:
+            continue
+        if found[1] != "size":
+            compute += float(found[2])
+        elif found[3]:  # "size = 306.00 MiB (131072 cells, ...": a cache as a whole
+            cache += float(found[2])
+    return Footprint(int(cache * MIB), int(compute * MIB))
+
+
+class Estimator:
+    """Tells what contexts of a model would take."""
+
+    def __init__(self, path: str, *, gpu_layers: int) -> None:
+        self.model = Model(path, gpu_layers=gpu_layers, repack=False, on_progress=lambda fraction: True, empty=True)
+
+    def close(self) -> None:
+        """Free it."""
+        self.model.close()
+
+    def footprint(self, shape: Shape) -> Footprint:
+        """Of a context of this shape.
+
+        Raises:
+            UnsupportedError: llama.cpp cannot make one.
+        """
+        with logs.collected() as lines:
+            context = Context(self.model, shape, on_refusal=UnsupportedError)
+        context.close()
+        return footprint_in(lines)

@@ -1,0 +1,85 @@
+"""Memory that is predicted before anything is loaded, and what a process then takes."""
+
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from backends.llama.engine import LlamaEngine
+from backends.llama.footprint import Footprint, Needs, footprint_in
+from backends.llama.planning import plan_load
+from backends.llama.settings import LlamaSettings, Machine
+from backends.rpc import backend_pb2 as pb
+from backends.rpc.backend_pb2_grpc import BackendStub
+from tests.backends.harness import events_of, load, refused, running, served, usage_of
+from tests.helpers.memory_gguf import ARCHITECTURES, write_memory_model
+from tests.helpers.tiny_gguf import write_tiny_model
+
+MIB = 2**20
+GREEDY = pb.Sampling(temperature=0)
+
+
+def test_sizes_are_read_from_what_llama_cpp_says() -> None:
+    lines = [
+        "llama_context:        CPU  output buffer size =     0.50 MiB",
+        "llama_kv_cache:        CPU KV buffer size =     0.00 MiB",
+        "llama_kv_cache: size =  306.00 MiB (131072 cells,   6 layers, 16/1 seqs), K (q8_0):  153.00 MiB",
+        "llama_memory_recurrent: size =    2.00 MiB (    16 cells,   2 layers, 16 seqs), R (f32):    0.5 MiB",
+        "load_tensors:          CPU model buffer size =     0.00 MiB",
+        "sched_reserve:        CPU compute buffer size =   132.50 MiB",
+        "print_info: file size   = 5.58 MiB (16.01 BPW)",
+    ]
+
+    assert footprint_in(lines) == Footprint(cache=308 * MIB, compute=133 * MIB)
+
+
+def test_needs_are_told_in_parts() -> None:
+    needs = Needs(weights=500 * MIB, context=Footprint(200 * MIB, 60 * MIB), process=80 * MIB)
+
+    assert needs.total == 840 * MIB
+    assert str(needs).startswith("takes 840 MiB of memory: 500 MiB of weights, 200 MiB of cache")
+
+
+@pytest.mark.slow
+async def test_a_process_takes_the_memory_that_was_predicted(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "m.gguf", width=256, layers=2, context=4096)
+    async with running("llama", "--address", f"unix:{tmp_path / 's'}") as (process, channel):
+        stub = BackendStub(channel)
+        settings = {"slots": 1, "kept_prefixes": 0, "cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+        loaded = await load(stub, str(path), context_length=4096, **settings)
+        prompt = pb.TokenIds(ids=[4 + (7919 * number) % 250 for number in range(2000)])
+        events = await events_of(
+            stub, pb.GenerateRequest(prompt_tokens=prompt, max_tokens=2, ignore_eos=True, sampling=GREEDY)
+        )
+
+        assert usage_of(events).prompt_tokens == 2000
+        assert psutil.Process(process.pid).memory_info().rss == pytest.approx(loaded.memory_bytes, rel=0.15)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kind_of_memory_is_counted(tmp_path: Path, architecture: str) -> None:
+    path = write_memory_model(tmp_path / "m.gguf", architecture)
+    machine = Machine(free_bytes=1024 * MIB, cores=2, offloads=False)
+
+    plan, needs = plan_load(LlamaSettings(context_length=512), pb.LoadRequest(path=str(path)), machine)
+
+    assert needs.context.cache > 100_000
+    assert needs.context.compute > 100_000
+    assert str(needs) in plan.summary
+
+
+async def test_what_cannot_fit_is_refused_with_numbers_before_anything_is_loaded(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "m.gguf", width=64, layers=32, context=131072)
+    async with served(LlamaEngine) as channel:
+        with refused(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "out_of_memory", "a context of 131072 tokens in 128 slots takes"
+        ):
+            await load(BackendStub(channel), str(path), slots=128, context_length=131072, cache_type_k="f32")
+
+
+async def test_a_cache_type_that_the_model_cannot_have_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "m.gguf")
+    async with served(LlamaEngine) as channel:
+        with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported", "K cache type q8_0"):
+            await load(BackendStub(channel), str(path), cache_type_k="q8_0")

@@ -75,6 +75,9 @@ class GossipConfig:
     answers_per_second: int = 128 * 1024
     """Bytes of records that one peer can ask for: a large view at once, repairs in the long run. Less than
     the peer reads without a pause (`mesh.connection.GOSSIP_BURST`)."""
+    probes_burst: int = 32
+    probes_per_second: float = 8.0
+    """Probes made for one peer: each makes us ask another."""
     accusations_burst: int = 64
     accusations_per_second: float = 4.0
     """Accusations taken from one peer. Each makes the accused tell the whole mesh that it lives."""

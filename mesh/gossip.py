@@ -197,6 +197,7 @@ class GossipCore:
             heard_at=now,
             answers=Budget(config.answers_burst, config.answers_per_second),
             accusations=Budget(config.accusations_burst, config.accusations_per_second),
+            probes=Budget(config.probes_burst, config.probes_per_second),
         )
         self._near.met(peer)
         actions: list[Action] = [Send(peer, Records((self._members.own,))), Send(peer, self._summary())]
@@ -283,7 +284,7 @@ class GossipCore:
             case Pong(nonce):
                 return self._answered(peer, nonce, now)
             case Probe(nonce, target):
-                return self._probe_for(peer, nonce, target, now)
+                return self._probe_for(peer, nonce, target, now) if link.probes.take(1, now) else []
             case Vouch(nonce):
                 self._vouched(nonce, now)
                 return []

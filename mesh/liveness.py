@@ -44,6 +44,7 @@ class Link:
     heard_at: float
     answers: Budget
     accusations: Budget
+    probes: Budget
     pinged_at: float = NEVER
     doubted_at: float | None = None
     """Since when somebody waits for proof that the peer still works."""

@@ -21,16 +21,17 @@ def ask(prompt: str, temperature: float = 0, tokens: int = 40) -> pb.GenerateReq
     return pb.GenerateRequest(prompt=prompt, sampling=sampling, max_tokens=tokens, ignore_eos=True)
 
 
-@pytest.mark.parametrize("wishes", ["greedy", "hot", "constrained", "scored"])
+@pytest.mark.parametrize("wishes", ["greedy", "hot", "constrained", "scored", "guessed"])
 async def test_a_request_for_which_the_model_computes_nan_ends_alone(tmp_path: Path, wishes: str) -> None:
     broken = ask("the X the", temperature=1 if wishes == "hot" else 0)
     if wishes == "constrained":
         broken.constraint.regex = "[a-z]{3,9}"
     elif wishes == "scored":
         broken.echo_prompt, broken.top_logprobs = True, 1
+    more = {"lookup_tokens": 4} if wishes == "guessed" else {}
     async with served(LlamaEngine) as channel:
         stub = BackendStub(channel)
-        await load(stub, str(write_tiny_model(tmp_path / "tiny.gguf", broken="X")), slots=4, context_length=128)
+        await load(stub, str(write_tiny_model(tmp_path / "tiny.gguf", broken="X")), slots=4, context_length=128, **more)
         alone = await events_of(stub, ask("the re in"))
         beside = asyncio.gather(*(events_of(stub, ask("the re in", tokens=100)) for _ in range(2)))
         for _ in range(2):

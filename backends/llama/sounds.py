@@ -11,6 +11,9 @@ from backends.errors import InvalidValueError
 MAX_SECONDS = 600
 """Of one recording. Its samples take 64 kB a second in memory; models take much less than ten minutes."""
 
+MIN_SECONDS = 0.1
+"""llama.cpp ends the process over a sound of a single sample."""
+
 MAX_RATE = 384_000
 MIN_RATE = 4_000
 
@@ -36,8 +39,8 @@ def check_sound(data: bytes, where: str) -> None:
         raise _broken(where, "is neither WAV nor MP3")
     if seconds > MAX_SECONDS:
         raise InvalidValueError(f"{where} lasts {seconds:.0f} s; at most {MAX_SECONDS} s are taken", param="messages")
-    if not seconds:
-        raise _broken(where, "holds no sound")
+    if seconds < MIN_SECONDS:
+        raise _broken(where, "holds no sound" if not seconds else f"is shorter than {MIN_SECONDS} s")
 
 
 def _wav_seconds(data: bytes, where: str) -> float:

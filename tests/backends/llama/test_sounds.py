@@ -39,6 +39,7 @@ def test_usual_files_pass(data: bytes) -> None:
         pytest.param(wav(rate=1), "impossible header", id="one sample a second unfolds to 16000"),
         pytest.param(wav(kind=2), "of a kind that is not read", id="ADPCM"),
         pytest.param(wav(data=0), "holds no sound", id="no samples"),
+        pytest.param(wav(data=2), "shorter than 0.1 s", id="one sample, which would end the process"),
         pytest.param(wav()[:30], "without sound", id="only a header"),
         pytest.param(wav(bits=8, rate=4000, data=4000 * 601), "lasts 601 s", id="too long"),
         pytest.param(MP3_FRAME * 23_000, "at most 600 s", id="a long MP3"),

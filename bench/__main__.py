@@ -80,6 +80,9 @@ def table(found: dict[str, list[Figures]]) -> Table:
             reached = value <= bar if sign == "<=" else value >= bar
             verdict = "" if not sign else "[green]reached[/]" if reached else "[red]missed[/]"
             shown.add_row(case, figure, f"{value:,.2f}", f"{sign} {bar:g}" if sign else "", verdict)
+    for (case, figure), (sign, bar) in bars.items():
+        if figure not in found.get(case, [{}])[0]:
+            shown.add_row(case, figure, "not measured", f"{sign} {bar:g}", "")
     return shown
 
 

@@ -22,6 +22,9 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.sandbox
+from jinja2.ext import Extension
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 
 from backends.errors import InvalidValueError, UnsupportedError
 
@@ -99,12 +102,19 @@ class ChatTemplate:
             messages = [{**message, "content": message.get("content") or ""} for message in messages]
         try:
             return self._rendered(messages, tools, variables)
-        except InvalidValueError:
-            # Some templates (DeepSeek's) join arguments as texts.
-            as_texts = [_with_text_arguments(message) for message in messages]
-            if as_texts == messages:
-                raise
-            return self._rendered(as_texts, tools, variables)
+        except InvalidValueError as exc:
+            refusal = exc
+        # Some templates look for marks in the content of a call's message, which is null (Qwen3), some join
+        # arguments as texts (DeepSeek's).
+        filled = [{**message, "content": message.get("content") or ""} for message in messages]
+        as_texts = [_with_text_arguments(message) for message in filled]
+        for other in (filled, as_texts):
+            if other != messages:
+                try:
+                    return self._rendered(other, tools, variables)
+                except InvalidValueError:
+                    continue
+        raise refusal
 
     def _rendered(
         self, messages: list[dict[str, Any]], tools: list[Any] | None, variables: Mapping[str, Any] | None
@@ -271,10 +281,20 @@ def _call(call: Any) -> Any:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
+class _Generation(Extension):
+    """`{% generation %}`, with which templates mark for training what the model says. Its content is what counts."""
+
+    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     # As in the libraries that models are published for.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
@@ -290,7 +310,15 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """JSON without Jinja's escaping for HTML, which models were not trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, default=_listed
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, Iterator):  # As Jinja's `map` makes them.
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _raise(message: str) -> NoReturn:

@@ -176,3 +176,9 @@ def test_plain_spans_are_tokenized_as_text_and_the_begin_token_comes_once() -> N
 
     assert tokenize_spans([Span("x", plain=False), Span("<s>", plain=True)], tokenize, 1) == [1, 9, 9]
     assert tokenize_spans([Span("<s>", plain=False)], tokenize, 1) == [1]
+
+
+def test_what_a_template_marks_for_training_is_shown_as_it_is() -> None:
+    source = "{% for m in messages %}{% generation %}{{ m.role }}!{% endgeneration %}{% endfor %}"
+
+    assert rendered(source) == "user!"

@@ -21,7 +21,7 @@ from gallery.source import (
     suggested_name,
 )
 from gallery.unsafe_files import check_name
-from gallery.variants import CACHE_CONTEXT, Choice, Variant, choose, variants
+from gallery.variants import CACHE_CONTEXT, Choice, Variant, choose, projector, variants
 from gallery.web import Web, check_status
 
 BEGINNING_BYTES = 64 * 1024
@@ -102,7 +102,7 @@ def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:
         web,
         context=wish.context or entry.context,
     )
-    card: dict[str, Any] = {}
+    card = dict(found.card)
     if entry.description:
         card["description"] = entry.description
     if entry.aliases and wish.name in ("", entry.name):
@@ -113,15 +113,11 @@ def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:
         name=found.name,
         files=found.files,
         resolved=found.resolved,
-        why=found.why + _not_yet(entry),
+        why=found.why,
         licence=entry.licence or found.licence,
         quantization=found.quantization,
         card=card,
     )
-
-
-def _not_yet(entry: Entry) -> str:
-    return "; text only, this version does not read pictures yet" if "vision" in entry.capabilities else ""
 
 
 def _hub(wish: Wish, source: HubSource, name: str, web: Web, *, context: int = 0) -> Resolved:
@@ -139,9 +135,15 @@ def _hub(wish: Wish, source: HubSource, name: str, web: Web, *, context: int = 0
         per_token=0 if source.quantization or not wish.free_memory else _cache_bytes(found, repository, web),
         what=source.repository,
     )
+    files = [hub.remote_file(repository, file) for file in choice.variant.files]
+    card = {}
+    if (eyes := projector(repository.files)) is not None:
+        files.append(hub.remote_file(repository, eyes))
+        card["mmproj"] = f"{name}/{files[-1].name}"
     return Resolved(
         name=name,
-        files=tuple(hub.remote_file(repository, file) for file in choice.variant.files),
+        files=tuple(files),
+        card=card,
         resolved=f"hf://{repository.name}@{repository.commit}",
         why=choice.why,
         licence=repository.licence,

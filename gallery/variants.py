@@ -81,6 +81,18 @@ def variants(files: Iterable[RepositoryFile]) -> list[Variant]:
     return sorted(found, key=lambda v: (v.size, v.files[0].path))
 
 
+def projector(files: Iterable[RepositoryFile]) -> RepositoryFile | None:
+    """The eyes or ears that a repository has for its models: the one of usual precision."""
+    found = [f for f in files if (name := f.path.rsplit("/", 1)[-1].lower()).endswith(".gguf") and "mmproj" in name]
+    usual = ("F16", "BF16", "Q8_0", "F32")
+
+    def rank(file: RepositoryFile) -> tuple[int, str]:
+        precision = quantization_of(file.path)
+        return usual.index(precision) if precision in usual else len(usual), file.path
+
+    return min(found, key=rank, default=None)
+
+
 def memory_needed(size: int, context: int, per_token: int = 0) -> int:
     """Bytes of memory that weights of `size` bytes take with a context of so many tokens, about.
 

@@ -17,6 +17,7 @@ import pytest
 
 from gallery.catalog import Catalog
 from gallery.installed import leftovers, read_lock, remove
+from tests.gallery.gguf_files import gguf
 from tests.helpers.file_server import FileServer
 
 MINNOW = (files("gallery.minnow") / "minnow.gguf").read_bytes()
@@ -196,6 +197,22 @@ def test_an_archive_with_a_model_is_installed(server: FileServer, tmp_path: Path
 
     assert (done["event"], done["name"], done["lock"]["files"][0]["sha256"]) == ("done", "fish", SHA), done
     assert {p.name for p in (tmp_path / "models" / "fish").iterdir()} == {".lock", "fish.gguf", "install.json"}
+
+
+def test_a_models_eyes_come_with_it(server: FileServer, tmp_path: Path) -> None:
+    eyes = gguf({"general.architecture": "clip"})
+    server.hub["a/fish-GGUF"] |= {"mmproj-fish-F32.gguf": eyes + b"large", "mmproj-fish-F16.gguf": eyes}
+
+    done = install(server, tmp_path / "models", name="fish")
+
+    assert [f["name"] for f in done["lock"]["files"]] == ["fish-Q8_0.gguf", "mmproj-fish-F16.gguf"], done
+    assert "mmproj: fish/mmproj-fish-F16.gguf" in (tmp_path / "models" / "fish.yaml").read_text()
+    catalog = Catalog(tmp_path / "models")
+    catalog.refresh()
+    card = catalog.lookup("fish")
+    assert card is not None
+    assert card.projector == tmp_path / "models" / "fish" / "mmproj-fish-F16.gguf"
+    assert catalog.problems == ()
 
 
 def test_a_file_of_this_machine_is_used_where_it_lies(server: FileServer, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ BARS: list[tuple[str, str, str, float]] = [
     ("hop", "hop_p50_ms", "<=", 4.0),
     ("64 forwarded streams", "chunks_per_s", ">=", 8000),
     ("start", "ready_s", "<=", 2.0),
+    ("long context", "measured_to_predicted", "<=", 1.15),
     ("idle", "rss_mb", "<=", 120),
     ("idle", "core_percent", "<=", 1.0),
     ("install", "mb_per_s", ">=", 110),

@@ -17,6 +17,7 @@ from backends.rpc import backend_pb2 as pb
 from bench import routing_cases
 from bench.figures import Figures, ms, quantile
 from bench.installs import installs
+from bench.long_context import long_context
 from bench.trouble import measure_trouble
 from bench.wire import Wire, request
 from node.backend_client import BackendCall
@@ -256,6 +257,7 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
         await run("64 forwarded paced streams", lambda: paced_chunks(a))
         await run("forwarded requests", lambda: small_requests(a))
         found |= await measure_trouble(a, b, repeats, say)
+    await run("long context", long_context)
     await run("install", lambda: installs(root))
     return found
 

@@ -111,4 +111,4 @@ async def test_a_chat_with_an_encoder_is_refused(entry: httpx.AsyncClient) -> No
     answer = await entry.post("/v1/chat/completions", json=body)
 
     assert answer.status_code == 400
-    assert "embeddings only" in answer.json()["error"]["message"]
+    assert "has no chat" in answer.json()["error"]["message"]

@@ -49,7 +49,7 @@ async def test_a_long_prompt_goes_where_the_context_is_long(tmp_path: Path) -> N
 async def test_what_no_copy_of_a_model_can_do_is_refused_with_the_reason(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "a") as [a], a.client() as http:
         await a.load("minnow", "a")
-        sound = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+        sound = {"type": "input_audio", "input_audio": {"data": "UklGRiQAAABXQVZF", "format": "wav"}}
         body = {"model": "minnow", "messages": [{"role": "user", "content": [sound]}]}
 
         answer = await http.post("/v1/chat/completions", json=body)

@@ -136,6 +136,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     show_default=True,
     help="Seconds a model must be full everywhere, with a queue, before one more node loads it; 0: never.",
 )
+@option("--hedge", is_flag=True, help="Ask a second holder when the first answers later than 95 of 100 requests.")
 @option("--queue", type=int, default=256, show_default=True, help="Requests that may wait for one busy model.")
 @option("--queue-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a busy model.")
 @option(

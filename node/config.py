@@ -90,6 +90,9 @@ class NodeConfig:
     replicate_after: float = 10.0
     """How long all copies of a model must be full, with a queue, before one more node is asked to load it. 0: never."""
 
+    hedge: bool = False
+    """Send a request that answers later than 95 of 100 to a second holder too, and take who is first."""
+
     queue: int = 256
     """How many requests may wait here for one model while every node that holds it is full; more are told 429."""
 

@@ -26,6 +26,7 @@ from node.config import NodeConfig
 from node.distant_streams import open_distant
 from node.errand import Errand, SoFar
 from node.failure import of_backend_error, to_api_error
+from node.hedging import Hedging
 from node.local_models import LocalModels
 from node.prompts import hashes_of_call
 from node.sending import Asked, Sender, Target
@@ -47,7 +48,7 @@ class Dispatcher:
     def __init__(self, mesh: Mesh, local: LocalModels, *, config: NodeConfig) -> None:
         self._mesh = mesh
         self._local = local
-        self._sender = Sender(mesh, local, stall_after=config.stall_after)
+        self._sender = Sender(mesh, local, stall_after=config.stall_after, hedging=Hedging() if config.hedge else None)
         self._waiting = WaitingRoom(self._sender.room, most=config.queue, patience=config.queue_wait)
         self._sender.on_ended = self._waiting.look
         self._sender.on_answered = self._waiting.took

@@ -24,6 +24,7 @@ from api import ports
 from node.answer_so_far import Given
 from node.attempts import PAUSE, Attempts
 from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
+from node.hedging import Hedging
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Errand(Generic[Event_co]):
         self._attempts = Attempts()
         self._sent: Sent | None = None
         self._route = ports.Route("", "")
+        self._how = "retried"
 
     @property
     def route(self) -> ports.Route:
@@ -85,9 +87,10 @@ class Errand(Generic[Event_co]):
             target = self._sender.choose(self._asked)
         if target is None:
             return False
-        self._sent = await self._send(target)
+        hedging = self._sender.hedging
+        self._sent = await (self._send(target) if hedging is None else self._send_hedged(target, hedging))
         why = self._sent.target.why
-        self._route = ports.Route(self._sent.target.name, f"retried: {why}" if self._attempts.count > 1 else why)
+        self._route = ports.Route(self._sent.target.name, f"{self._how}: {why}" if self._attempts.count > 1 else why)
         return True
 
     async def batches(self) -> AsyncIterator[Sequence[Event_co]]:
@@ -150,6 +153,37 @@ class Errand(Generic[Event_co]):
                 target = await self._next(error.failure, went_on)
                 log.warning("request %s: %s; trying %s", self._request_id, error.failure.message, target.name)
 
+    async def _send_hedged(self, target: Target, hedging: Hedging) -> Sent:
+        """The call at `target`, or a copy of it at another holder where that answers first; see `node.hedging`."""
+        hedging.asked()
+        since = self._sender.now()
+        calls = [asyncio.ensure_future(self._send(target))]
+        winner: asyncio.Future[Sent] | None = None
+        try:
+            patience = hedging.patience(self._model)
+            if patience is not None:
+                await asyncio.wait(calls, timeout=patience)
+                other = self._sender.choose(self._asked, tried=self._attempts.tried, is_loaded=True)
+                if not calls[0].done() and other is not None:
+                    hedging.spend()
+                    calls.append(asyncio.ensure_future(self._send_copy(other)))
+            winner = await _first_answer(calls)
+        finally:
+            await _give_up([call for call in calls if call is not winner])
+        hedging.answered(self._model, self._sender.now() - since)
+        if winner is not calls[0]:
+            self._how = "hedged"
+        return winner.result()
+
+    async def _send_copy(self, target: Target) -> Sent:
+        log.info("request %s is slow; a copy goes to %s", self._request_id, target.name)
+        self._attempts.begin(target.node)
+        try:
+            return await self._sender.send(target, self._method, self._asked, self._body(target.digest, ()))
+        except SendFailedError as error:
+            self._attempts.fail(error.failure)
+            raise to_api_error(error.failure, self._model) from error
+
     async def _next(self, failure: CallFailure, digest: str | None) -> Target:
         """Who is tried after a failure.
 
@@ -179,3 +213,23 @@ class Errand(Generic[Event_co]):
         if target is None and failure.is_crash:
             target = self._sender.choose(self._asked, digest=digest)
         return target
+
+
+async def _first_answer(calls: Sequence["asyncio.Future[Sent]"]) -> "asyncio.Future[Sent]":
+    """The first of `calls` that is answered; when all have failed, the first of all."""
+    waiting = set(calls)
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for call in done:
+            if call.exception() is None:
+                return call
+    return calls[0]
+
+
+async def _give_up(calls: Sequence["asyncio.Future[Sent]"]) -> None:
+    """Cancels calls, and closes those that were answered in the same moment."""
+    for call in calls:
+        call.cancel()
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(outcome, Sent):
+            await outcome.aclose()

@@ -22,6 +22,7 @@ from node import protocol
 from node.backend_errors import BackendError
 from node.breaker import Breaker
 from node.failure import NODE_LOST, NOT_CONNECTED, STALLED, CallFailure, of_backend_error
+from node.hedging import Hedging
 from node.in_flight import InFlight
 from node.local_models import LocalModels
 from node.patience import WITHOUT_EVIDENCE, Patience
@@ -132,8 +133,9 @@ class Sent:
 class Sender:
     """Knows the ways to every node, and what of this node's calls runs where."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels, *, stall_after: float) -> None:
+    def __init__(self, mesh: Mesh, local: LocalModels, *, stall_after: float, hedging: Hedging | None = None) -> None:
         self._mesh = mesh
+        self.hedging = hedging
         self._stall_after = stall_after
         self.breaker: Breaker[tuple[NodeId, str]] = Breaker()
         self.now = asyncio.get_running_loop().time
@@ -145,11 +147,20 @@ class Sender:
         self._in_flight = InFlight()
 
     def choose(
-        self, asked: Asked, *, tried: Collection[NodeId] = (), digest: str | None = None, longer_than: int = 0
+        self,
+        asked: Asked,
+        *,
+        tried: Collection[NodeId] = (),
+        digest: str | None = None,
+        longer_than: int = 0,
+        is_loaded: bool = False,
     ) -> Target | None:
         """The best node for a request that was not `tried`; with `digest`, only one with that very model; with
-        `longer_than`, only one whose context is known to have more tokens."""
+        `longer_than`, only one whose context is known to have more tokens; with `is_loaded`, only one that need not
+        load the model first."""
         for candidate in self.candidates(asked):
+            if is_loaded and candidate.kind == "load":
+                continue
             if candidate.node not in tried and digest in (None, candidate.digest):
                 name = self._mesh.view().members[candidate.node].record.name
                 if not longer_than or self.context_length(candidate.node, asked.model) > longer_than:

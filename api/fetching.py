@@ -64,8 +64,10 @@ class Fetcher:
             reason = str(exc)
         except (httpcore.ConnectError, httpcore.ConnectTimeout):
             reason = "its server cannot be reached"
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError) as exc:
-            reason = f"{type(exc).__name__}"
+        except (httpcore.NetworkError, httpcore.ProtocolError):
+            reason = "its server broke off, or does not speak HTTP"
+        except (httpcore.UnsupportedProtocol, ValueError):
+            reason = "it is, or leads to, no valid address"
         param = f"{remote.param}.url"
         raise InvalidRequestError(f"The picture of '{param}' cannot be fetched: {reason}.", param=param)
 

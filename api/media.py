@@ -52,6 +52,8 @@ class Media:
     """By name."""
     remote: dict[str, Remote] = field(default_factory=dict)
     """By the name that stands for it until it is there."""
+    count: int = 0
+    """Places that show or sound something. The same file twice counts twice: each is unfolded by the engine."""
 
     def add(self, data: bytes, param: str) -> str:
         """The name of a file.
@@ -107,7 +109,8 @@ def _part(part: dict[str, Any], param: str, media: Media) -> dict[str, Any]:
     kind = part.get("type")
     if kind not in ("image_url", "input_audio"):
         return part
-    if len(media.files) + len(media.remote) >= MAX_FILES:
+    media.count += 1
+    if media.count > MAX_FILES:
         raise InvalidRequestError(f"'{param}': a request may bring {MAX_FILES} pictures and sounds.", param=param)
     if kind == "image_url":
         return {"type": kind, "image_url": {"url": _image(part.get("image_url"), f"{param}.image_url", media)}}

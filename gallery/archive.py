@@ -4,8 +4,8 @@ Members are foreign: one whose path leaves the archive, or that is a link or a d
 is unpacked gets the last part of its path as its name, right in the model's folder, and no more bytes than it declared.
 """
 
-import gzip
 import hashlib
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -23,6 +23,17 @@ from gallery.source import file_name
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
 BLOCK_BYTES = 1024 * 1024
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+"""What Python's readers raise about bytes that make no sense; and `OSError` without a number, from gzip and bz2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,11 @@ def unpack(archive: Path, folder: Path) -> list[Fetched]:
                 if member.is_file and data is not None and member.path.lower().endswith(".gguf"):
                     check_disk(folder, member.size)
                     found.append(_write(member, data, folder, archive.name))
-    except (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
-        raise InstallError(f"{archive.name} is no archive that can be read: {error}", code="unsupported") from error
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The disk's fault.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InstallError(f"{archive.name} is no archive that can be read: {reason}", code="unsupported") from error
     if not found:
         raise InstallError(f"{archive.name} holds no .gguf file", code="no_variant")
     archive.unlink()

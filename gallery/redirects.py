@@ -56,7 +56,10 @@ def redirected(url: str, location: str, headers: Mapping[str, str]) -> tuple[str
     Raises:
         InstallError: it leaves encryption, or leads to no web address.
     """
-    target = urljoin(url, location)
+    try:
+        target = urljoin(url, location)
+    except ValueError as error:
+        raise InstallError(f"{split(url).hostname} redirects to no web address: {error}", code="unsafe") from error
     old, new = split(url), split(target)
     if old.scheme == "https" and new.scheme != "https":
         raise InstallError(f"{old.hostname} redirects from https to plain http; refused", code="unsafe")

@@ -92,6 +92,9 @@ def parse_source(text: str) -> Source:
         case "oci":
             return _oci(rest)
         case "http" | "https":
+            # Refused before it is written down or logged anywhere, and not repeated.
+            if "@" in rest.partition("/")[0]:
+                raise SourceError(f"{scheme}://: a name or password in an address is not taken; put it into ~/.netrc")
             return UrlSource(text)
         case "file":
             path = unquote(urlsplit(text).path)

@@ -165,9 +165,22 @@ def _unpacked(fetched: list[tuple[Fetched, str]], folder: Path) -> list[tuple[Fe
     """The same files, with those of an archive instead of it."""
     files: list[tuple[Fetched, str]] = []
     for file, url in fetched:
-        inner = unpack(file.path, folder) if is_archive(file.path.name) else [file]
+        inner = _taken_out(file.path, folder) if is_archive(file.path.name) else [file]
         files += [(part, url) for part in inner]
     return files
+
+
+def _taken_out(archive: Path, folder: Path) -> list[Fetched]:
+    """What is in an archive. One that is of no use does not stay: nothing else would ever remove it."""
+    try:
+        return unpack(archive, folder)
+    except GalleryError as error:
+        if not isinstance(error, InstallError) or error.code != "disk_full":
+            archive.unlink(missing_ok=True)
+            forget(archive.with_name(f"{archive.name}.part"))
+            for part in folder.glob("*.gguf.part"):
+                part.unlink(missing_ok=True)
+        raise
 
 
 def _check_model_file(path: Path, *, allow_pickle: bool) -> None:

@@ -24,6 +24,9 @@ from typing import Any
 
 # gRPC reports every connection that ends on stderr, and reads this when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Its fork handlers start its threads anew in every child: those that were forked to run another program (an install's
+# worker) died of it now and then, before they ran it. A node never forks for anything else.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
 from grpc_health.v1 import health_pb2

@@ -60,7 +60,7 @@ class Installs:
                 continue
             self._jobs[job.id] = job
             if not job.is_over:
-                log.info("the install of %s goes on", job.source)
+                log.info("the install of %s goes on", _without_secrets(job.source))
                 self._start(replace(job, state=QUEUED, speed=0.0))
         return self
 
@@ -180,7 +180,9 @@ class Installs:
         try:
             assert worker.stdin is not None
             assert worker.stdout is not None
-            worker.stdin.write(json.dumps(order).encode() + b"\n")
+            # One that died at once takes no order, and says nothing either: told below.
+            with contextlib.suppress(RuntimeError, ConnectionError):
+                worker.stdin.write(json.dumps(order).encode() + b"\n")
             speed = Speed(time.monotonic())
             async for line in worker.stdout:
                 await self._heard(job_id, line, speed)
@@ -200,7 +202,7 @@ class Installs:
             await self._installed(job.name)
             log.info("model %s is installed: %s", job.name, job.why)
         elif event["event"] == "failed":
-            log.warning("install of %s: %s", job.source, job.error)
+            log.warning("install of %s: %s", _without_secrets(job.source), job.error)
         self._put(job)
 
     def _put(self, job: InstallJob) -> None:
@@ -220,7 +222,7 @@ class Installs:
             temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
             os.replace(temporary, self._path(job.id))
         except OSError as error:
-            log.warning("install %s is not remembered: %s", job.source, error.strerror or error)
+            log.warning("install %s is not remembered: %s", _without_secrets(job.source), error.strerror or error)
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
@@ -246,6 +248,12 @@ async def _spawn() -> asyncio.subprocess.Process:
         worker.kill()
         await worker.wait()
         raise
+
+
+def _without_secrets(source: str) -> str:
+    """For the log: what comes after an address's question mark may be a key."""
+    address, mark, _ = source.partition("?")
+    return f"{address}?..." if mark else address
 
 
 def _forget_parts(folder: Path) -> None:

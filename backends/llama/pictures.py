@@ -18,6 +18,9 @@ MAX_PIXELS = 40_000_000
 """Of one picture. A file of some kilobytes can say that it holds gigabytes; decoding this many takes up to 0.5 GB for
 a moment, and one picture is decoded at a time."""
 
+MAX_ALL_PIXELS = 400_000_000
+"""Of the pictures of a prompt, which are decoded until all are read: 1.2 GB, or 32 photographs of 12 megapixels."""
+
 MAX_RATIO = 200
 """Of the longer side to the shorter one, as in Qwen-VL's own preprocessing: beyond it, nothing is left to see."""
 

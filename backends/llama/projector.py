@@ -26,7 +26,7 @@ from backends.errors import EngineError, InvalidValueError, ModelFileError, NotL
 from backends.llama import logs
 from backends.llama.media_tokens import media_tokens
 from backends.llama.model import Floats, Model
-from backends.llama.pictures import read_picture
+from backends.llama.pictures import MAX_ALL_PIXELS, read_picture
 from backends.llama.sounds import check_sound
 
 _TEXT, _AUDIO = mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT, mtmd.MTMD_INPUT_CHUNK_TYPE_AUDIO
@@ -166,6 +166,7 @@ class Projector:
     def _tokenize(self, parts: Sequence[Words | Medium], bitmaps: list[Any]) -> Any:
         whole = (ctypes.POINTER(mtmd.mtmd_input_part) * len(parts))()
         kept: list[Any] = []  # What the C structures point at.
+        pixels = 0
         for index, part in enumerate(parts):
             entry = mtmd.mtmd_input_part()
             if isinstance(part, Words):
@@ -176,6 +177,14 @@ class Projector:
             else:
                 entry.bitmap = self._bitmap(part)
                 bitmaps.append(entry.bitmap)
+                if part.kind == "image":
+                    pixels += mtmd.mtmd_bitmap_get_nx(entry.bitmap) * mtmd.mtmd_bitmap_get_ny(entry.bitmap)
+                if pixels > MAX_ALL_PIXELS:
+                    raise InvalidValueError(
+                        f"the pictures up to {part.where} have {pixels} pixels; at most {MAX_ALL_PIXELS} are taken"
+                        " together, make them smaller",
+                        param="messages",
+                    )
                 name = f"{hashlib.sha256(part.data).hexdigest()}#{index}"
                 mtmd.mtmd_bitmap_set_id(entry.bitmap, name.encode())
             kept.append(entry)

@@ -114,6 +114,8 @@ async def test_too_much_too_slow_and_too_far_are_refused(monkeypatch: pytest.Mon
                 reply(writer, b"", "301 Moved", "Location: /round\r\n")
             case "/elsewhere":
                 reply(writer, b"", "301 Moved", "Location: file:///etc/passwd\r\n")
+            case "/broken":
+                writer.transport.abort()
             case "/missing":
                 reply(writer, b"no", "404 Not Found")
             case _:
@@ -127,7 +129,8 @@ async def test_too_much_too_slow_and_too_far_are_refused(monkeypatch: pytest.Mon
             "/round": "redirected more than",
             "/elsewhere": "neither http nor https",
             "/missing": "answered 404",
-            "/nonsense": "ProtocolError",
+            "/nonsense": "broke off, or does not speak HTTP",
+            "/broken": "broke off, or does not speak HTTP",
         }.items():
             with pytest.raises(InvalidRequestError, match=reason):
                 await get(address + path)
@@ -140,6 +143,9 @@ async def test_nobody_there_is_told_without_details() -> None:
         await get("http://no-such-host.invalid/")
     with pytest.raises(InvalidRequestError, match="user name"):
         await get("http://user@127.0.0.1:9/")
+    for url in ("http://[::1", "http://127.0.0.1:99999/", "http://a..b/", f"http://{'a' * 300}.com/"):
+        with pytest.raises(InvalidRequestError, match="no valid address"):
+            await get(url)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "93.184.216.34"])

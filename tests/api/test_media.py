@@ -93,6 +93,13 @@ def test_others_are_refused_with_the_reason_and_the_place(part: dict[str, Any], 
     assert str(caught.value.param).startswith("messages[0].content[0]")
 
 
+@pytest.mark.parametrize("url", ["https://example.org/large.png", data_url(RED)], ids=["address", "data"])
+def test_the_same_picture_again_and_again_is_counted_as_often(url: str) -> None:
+    chat(*[see(url)] * 32)
+    with pytest.raises(InvalidRequestError, match="32 pictures and sounds"):
+        chat(*[see(url)] * 33)
+
+
 def test_files_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequestError, match="32 pictures and sounds"):
         chat(*[see(data_url(picture(n))) for n in range(33)])

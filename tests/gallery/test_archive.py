@@ -1,6 +1,7 @@
 """Archives are foreign: their members cannot leave the folder, nor be anything but files."""
 
 import io
+import random
 import stat
 import tarfile
 import zipfile
@@ -41,6 +42,46 @@ def test_the_models_of_an_archive_come_out_and_nothing_else(tmp_path: Path, kind
 
     assert (file.path, file.size) == (tmp_path / "fish.gguf", len(DATA))
     assert [p.name for p in tmp_path.iterdir()] == ["fish.gguf"]
+
+
+def damaged(kind: str) -> bytes:
+    """An archive of a model, with nonsense in the middle of its compressed data."""
+    noise = random.Random(1).randbytes(100_000)
+    out = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("fish.gguf", noise)
+    elif kind == "pax":
+        item = tarfile.TarInfo("fish.gguf")
+        item.size, item.pax_headers = 3, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            tar.addfile(item, io.BytesIO(b"abc"))
+        return out.getvalue()
+    else:
+        item = tarfile.TarInfo("fish.gguf")
+        item.size = len(noise)
+        with tarfile.open(fileobj=out, mode=f"w:{kind}") as tar:  # type: ignore[call-overload]
+            tar.addfile(item, io.BytesIO(noise))
+    whole = bytearray(out.getvalue())
+    whole[20_000:60_000] = b"\xff" * 40_000
+    return bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["zip", "xz", "bz2", "pax"])
+def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("x.zip" if kind == "zip" else "x.tar")
+    path.write_bytes(damaged(kind))
+
+    with pytest.raises(InstallError, match=r"\Ax\.(zip|tar) is no archive that can be read: [^\n]+\Z"):
+        unpack(path, tmp_path)
+
+
+def test_what_is_no_archive_at_all_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"<html>log in first</html>" * 100)
+
+    with pytest.raises(InstallError, match=r"\Ax\.tar is no archive that can be read: [^\n]+\Z"):
+        unpack(path, tmp_path)
 
 
 @pytest.mark.parametrize(

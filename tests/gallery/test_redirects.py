@@ -37,6 +37,11 @@ def test_addresses_of_this_network_are_told_from_public_ones(address: str, priva
     assert is_private(address) is private
 
 
+def test_a_redirect_to_nonsense_is_refused() -> None:
+    with pytest.raises(InstallError, match="redirects to no web address"):
+        redirected("http://h.example/x.gguf", "http://[::bad/x.gguf", {})
+
+
 def test_a_redirect_may_not_leave_encryption() -> None:
     with pytest.raises(InstallError, match="plain http"):
         redirected("https://a.example/x", "http://a.example/x", {})

@@ -39,6 +39,12 @@ def test_sources_are_understood_and_suggest_a_name(text: str, source: object, na
     assert suggested_name(parse_source(text)) == name
 
 
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SourceError, match="netrc") as refused:
+        parse_source("https://me:secret@h.example/x.gguf")
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -215,6 +215,19 @@ def test_a_models_eyes_come_with_it(server: FileServer, tmp_path: Path) -> None:
     assert catalog.problems == ()
 
 
+def test_an_archive_that_is_refused_takes_no_room(server: FileServer, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("fish.gguf", MINNOW)
+        archive.writestr("../fish.gguf", MINNOW)
+    server.files["/fish.zip"] = packed.getvalue()
+
+    failed = install(server, tmp_path / "models", f"{server.url}/fish.zip")
+
+    assert (failed["event"], failed["code"]) == ("failed", "unsafe"), failed
+    assert {p.name for p in (tmp_path / "models" / "fish").iterdir()} <= {".lock", "fish.gguf"}
+
+
 def test_a_file_of_this_machine_is_used_where_it_lies(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "big.gguf").write_bytes(MINNOW)
     models = tmp_path / "models"

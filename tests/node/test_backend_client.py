@@ -3,6 +3,8 @@
 # ruff: noqa: N802  # the method names are those of the protocol
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -52,6 +54,36 @@ async def serving(tmp_path: Path) -> AsyncIterator[tuple[BackendClient, Scripted
     finally:
         await client.close()
         await server.stop(None)
+
+
+FORKING = """
+import asyncio, os, uvloop
+from node.backend_client import BackendClient
+import grpc
+
+async def main():
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    await channel.channel_ready()
+    before = set(os.listdir("/proc/self/task"))
+    process = await asyncio.create_subprocess_exec("true")
+    after = set(os.listdir("/proc/self/task"))
+    await process.wait()
+    await channel.close()
+    await server.stop(None)
+    print(len(after - before))
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by /proc")
+def test_grpc_does_nothing_when_a_node_starts_another_program() -> None:
+    # Its handlers made its threads anew on both sides of every fork, and the child crashed now and then.
+    ran = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, check=True)
+    assert ran.stdout == "0\n"
 
 
 def text(value: str) -> pb.GenerateReply:

@@ -88,3 +88,14 @@ async def test_the_same_source_twice_is_one_install(installs: Installs) -> None:
 async def test_an_unknown_install_is_told_so(installs: Installs) -> None:
     with pytest.raises(CommandError, match="no install"):
         await installs.cancel("none")
+
+
+async def test_what_may_be_a_key_in_an_address_is_not_logged(
+    installs: Installs, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        job = installs.begin("http://127.0.0.1/x.bin?key=secret")
+        await until(lambda: installs.find(job.id).is_over, "its end")
+
+    assert "install of http://127.0.0.1/x.bin?..." in caplog.text
+    assert "secret" not in caplog.text

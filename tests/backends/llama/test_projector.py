@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from llama_cpp import mtmd_cpp as mtmd
 
+from backends.errors import InvalidValueError
+from backends.llama import projector as projector_module
 from backends.llama.model import Context, Floats, Model
 from backends.llama.projector import Medium, Projector, Words
 from backends.llama.shape import Shape
@@ -31,6 +33,22 @@ def test_pictures_are_computed_as_by_llama_cpps_own_helper(kind: Kind, step: int
     assert ours.argmax() == theirs.argmax()
     assert np.allclose(ours, theirs, atol=0.05), np.abs(ours - theirs).max()
     assert not np.allclose(ours, _ours(model, projector, files[::-1], step), atol=0.2)
+    projector.close()
+    model.close()
+
+
+def test_the_pictures_of_a_prompt_are_bounded_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = Model(str(MINNOW), gpu_layers=0, repack=False, on_progress=lambda _: True)
+    projector = Projector(str(write_projector(tmp_path / "p.gguf", "mlp")), model, threads=1, use_gpu=False)
+    monkeypatch.setattr(projector_module, "MAX_ALL_PIXELS", 2 * 80 * 40)
+    parts = [Medium("image", picture(9, 9, 200, size=(80, 40)), f"picture {n}") for n in (1, 2, 3)]
+
+    prompt = projector.read(parts[:2], model.begin_token)
+    with pytest.raises(InvalidValueError, match="up to picture 3 have 9600 pixels; at most 6400"):
+        projector.read(parts, model.begin_token)
+
+    for piece in prompt.pieces:
+        piece.close()
     projector.close()
     model.close()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ class _Job:
     format: str
 
 
-def _read(request: pb.SpeechRequest, settings: SpeechSettings, languages: Collection[str]) -> _Job:
+def _read(request: pb.SpeechRequest, settings: SpeechSettings, languages: Mapping[str, Language]) -> _Job:
     if len(request.text) > MAX_TEXT:
         raise InvalidValueError(f"the text has {len(request.text)} characters; {MAX_TEXT} may be spoken", param="input")
     spoken = list(sentences(request.text))
@@ -142,7 +142,8 @@ def _read(request: pb.SpeechRequest, settings: SpeechSettings, languages: Collec
         voice = voice_for(request.voice or settings.voice, request.language, languages)
     except UnknownVoiceError as exc:
         raise InvalidValueError(str(exc), param="voice") from exc
-    return _Job(spoken, voice, speed, kind)
+    code, plus, timbre = voice.partition("+")
+    return _Job(spoken, languages[code].file + plus + timbre, speed, kind)
 
 
 class _Speech:

@@ -60,6 +60,8 @@ class Language:
     code: str
     """As the library calls it, e.g. "en-us"."""
     name: str
+    file: str
+    """What the library finds it by: of its codes it takes only some."""
 
 
 class Espeak:
@@ -101,7 +103,8 @@ class Espeak:
         while listed[index]:
             voice = listed[index].contents
             for code in _codes(voice.languages):
-                found.setdefault(code, Language(code, (voice.name or b"").decode("utf-8", "replace")))
+                name, file = ((text or b"").decode("utf-8", "replace") for text in (voice.name, voice.identifier))
+                found.setdefault(code.lower(), Language(code, name, file))
             index += 1
         return found
 
@@ -109,7 +112,7 @@ class Espeak:
         """Speak `text`; returns when all is spoken or `hear` had enough.
 
         Args:
-            voice: a language's code, with "+variant" for another timbre.
+            voice: a `Language.file`, with "+variant" for another timbre.
             speed: factor of the normal speed, `SLOWEST` to `FASTEST`.
             hear: gets 16-bit mono samples at `sample_rate`, native byte order; returns whether to go on.
 

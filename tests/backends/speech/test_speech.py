@@ -90,6 +90,14 @@ async def test_voices_differ_and_are_listed() -> None:
     assert len(set(sounds.values())) == 4
 
 
+async def test_every_voice_that_is_listed_speaks() -> None:
+    async with served(SpeechEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub)
+        for voice in (await stub.ListVoices(pb.VoicesRequest())).voices:
+            assert await spoken(stub, "1", voice=voice.id.upper(), format="pcm"), voice.id
+
+
 async def test_markup_in_a_text_is_read_out_and_not_obeyed() -> None:
     async with served(SpeechEngine) as channel:
         stub = BackendStub(channel)

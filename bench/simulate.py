@@ -8,12 +8,14 @@ import gc
 import random
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from mesh.gossip import GossipCore
 from mesh.types import NodeId, NodeState
 from tests.helpers.mesh_records import model
 from tests.helpers.mesh_simulation import Simulation
@@ -88,7 +90,7 @@ def measure(count: int, seed: int) -> Figures:
     )
 
 
-def _until(sim: Simulation, is_so) -> float:  # type: ignore[no-untyped-def]
+def _until(sim: Simulation, is_so: Callable[[], bool]) -> float:
     start = sim.now
     while not is_so():
         if sim.now - start > PATIENCE:
@@ -121,7 +123,7 @@ def _change(sim: Simulation, name: str, n: int) -> float:
     return _until(sim, all_know)
 
 
-def _knows(core, name: str, version: int) -> bool:  # type: ignore[no-untyped-def]
+def _knows(core: GossipCore, name: str, version: int) -> bool:
     member = core.member(NodeId(name))
     return member is not None and member.record.version >= version
 

@@ -33,14 +33,12 @@ four, unless the accused refutes it by a record of a higher incarnation.
 """
 
 import random
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from mesh.actions import Action, Disconnect, HangUp, Send
 from mesh.budget import Budget
 from mesh.codec import (
-    BUCKETS,
     Accusation,
     Accuse,
     Buckets,
@@ -55,33 +53,16 @@ from mesh.codec import (
     Summary,
     Vouch,
     Want,
-    in_messages,
 )
 from mesh.config import GossipConfig
-from mesh.liveness import Known, Link, Question
-from mesh.members import Members, essence, rank
+from mesh.liveness import Known, Link
+from mesh.members import Members, rank
 from mesh.neighbours import Neighbours
+from mesh.own_record import OwnRecord
+from mesh.questions import Questions
+from mesh.repair import Repair
 from mesh.suspicion import ENOUGH, Awareness, patience
 from mesh.types import Member, MeshView, NodeId, NodeRecord, NodeState
-
-DIGEST_PAUSE = 0.2
-"""A peer's digests are answered at most this often: each may cost us our whole view."""
-
-REFUTE_PAUSE = 1.0
-"""Seconds between two refutations of ours: accusers make us tell the whole mesh no more often."""
-
-TWIN_SIGNS, TWIN_LASTS = 3, 60.0
-"""Our own record comes back from an earlier life once, after a restart. So many times, the last of them not
-longer ago than so many seconds, it is written by somebody else who has our key."""
-
-ROUND_TRIP_NEWS = 0.25
-"""A measured round trip is shown when it moved by this share; less is noise."""
-
-RECORD_COST = 2048
-"""Bytes that a record counts for at least when it is asked for."""
-
-ENOUGH_ACCUSED = 256
-"""Accusations in one message (`mesh.codec.MAX_ACCUSATIONS`)."""
 
 
 class GossipCore:
@@ -95,15 +76,14 @@ class GossipCore:
         rng: random.Random,
     ) -> None:
         self._config = config
-        self._sign = sign
         self._rng = rng
         self._members = Members(sign(own), config)
         self._near = Neighbours(config, self._members, rng)
         self._links = self._near.links
-        self._questions: dict[int, Question] = {}
+        self._own = OwnRecord(sign, self._members, self._links)
+        self._questions = Questions(config, self._members, self._links, rng)
+        self._repair = Repair(self._members)
         self._awareness = Awareness()
-        self._outbid_at: deque[float] = deque(maxlen=TWIN_SIGNS)
-        self._refuted_at = -REFUTE_PAUSE
         self._last_tick: float | None = None
         self._sync_at = 0.0
 
@@ -144,49 +124,17 @@ class GossipCore:
 
     def has_twin(self, now: float) -> bool:
         """Whether another node runs with our identity: it and we outbid each other without end."""
-        return len(self._outbid_at) == TWIN_SIGNS and now - self._outbid_at[-1] < TWIN_LASTS
+        return self._own.has_twin(now)
 
     # ------------------------------------------------------------ our own record
 
     def announce(self, record: NodeRecord, now: float) -> list[Action]:
         """Tell the mesh what we now are. Incarnation and versions are kept here."""
-        own = self._own
-        version = own.version + 1
-        new = replace(record, id=own.id, incarnation=own.incarnation, version=version, news=own.news)
-        if essence(new) != essence(own):
-            new = replace(new, news=version)
-        return self._publish(new)
+        return self._own.change(record)
 
     def leave(self, now: float) -> list[Action]:
         """Say good-bye: nobody should send us anything any more."""
-        return self.announce(replace(self._own, left=True), now)
-
-    @property
-    def _own(self) -> NodeRecord:
-        return self._members.own.record
-
-    def _publish(self, own: NodeRecord) -> list[Action]:
-        self._members.set_own(self._sign(own))
-        news = Records((self._members.own,))
-        return [Send(peer, news) for peer in self._links]
-
-    def _rise(self, incarnation: int) -> list[Action]:
-        return self._publish(replace(self._own, incarnation=incarnation, version=1, news=1))
-
-    def _outbid(self, echo: NodeRecord, now: float) -> list[Action]:
-        # An older record of ours still travels, from before a restart or from a clock set back.
-        # Peers ignore us until we are above it. Our current record coming back is only an echo.
-        if rank(echo) < rank(self._own) or echo == self._own:
-            return []
-        self._outbid_at.append(now)
-        return self._rise(echo.incarnation + 1)
-
-    def _refute(self, incarnation: int, now: float) -> list[Action]:
-        if incarnation < self._own.incarnation or now - self._refuted_at < REFUTE_PAUSE:
-            return []
-        self._refuted_at = now
-        self._awareness.was_accused(now)
-        return self._rise(incarnation + 1)
+        return self.announce(replace(self._own.record, left=True), now)
 
     # ------------------------------------------------------------ connections
 
@@ -200,7 +148,7 @@ class GossipCore:
             probes=Budget(config.probes_burst, config.probes_per_second),
         )
         self._near.met(peer)
-        actions: list[Action] = [Send(peer, Records((self._members.own,))), Send(peer, self._summary())]
+        actions: list[Action] = [Send(peer, Records((self._members.own,))), Send(peer, self._repair.summary())]
         known = self._members.known.get(peer)
         if known is None:
             return actions
@@ -243,7 +191,7 @@ class GossipCore:
         if not known.is_lost:
             known.is_lost = True
             self._members.set_state(peer, NodeState.SUSPECT, now)
-        return self._die(peer, known, now) if is_refused else self._ask_others(peer, known, now)
+        return self._die(peer, known, now) if is_refused else self._questions.ask_others(peer, known, now)
 
     def doubt(self, peer: NodeId, now: float) -> list[Action]:
         """Somebody's request to `peer` failed: make sure now."""
@@ -254,7 +202,7 @@ class GossipCore:
         if link.doubted_at is not None:
             return []
         link.doubted_at = now
-        return [self._ping(peer, link, now)]
+        return [self._questions.ping(peer, link, now)]
 
     # ------------------------------------------------------------ messages
 
@@ -274,19 +222,20 @@ class GossipCore:
                 # One record is news; many are the answer to a comparison, which others have too.
                 is_news = len(records) == 1
                 return [a for signed in records for a in self._learn(peer, signed, now, is_news=is_news)]
-            case Summary() | Buckets() | Digest():
+            case Summary():
+                return self._repair.summary_came(peer, message)
+            case Buckets() | Digest():
                 return self._compared(peer, link, message, now)
             case Want(node_ids):
-                found = (self._members.record_of(node_id) for node_id in dict.fromkeys(node_ids))
-                return self._answer(peer, link, (signed for signed in found if signed is not None), now)
+                return self._repair.wanted(peer, link, node_ids, now)
             case Ping(nonce):
                 return [Send(peer, Pong(nonce))]
             case Pong(nonce):
-                return self._answered(peer, nonce, now)
+                return self._questions.answered(peer, nonce, now)
             case Probe(nonce, target):
-                return self._probe_for(peer, nonce, target, now) if link.probes.take(1, now) else []
+                return self._questions.pass_on(peer, nonce, target, now) if link.probes.take(1, now) else []
             case Vouch(nonce):
-                self._vouched(nonce, now)
+                self._questions.vouched(nonce, now)
                 return []
             case Accuse(accusations):
                 return [a for one in accusations for a in self._take_accusation(peer, link, one, now)]
@@ -298,7 +247,7 @@ class GossipCore:
         record = signed.record
         members = self._members
         if record.id == self.self_id:
-            return self._outbid(record, now)
+            return self._own.outbid(record, now)
         if members.is_buried(record):
             return []
         is_linked = record.id in self._links
@@ -347,69 +296,13 @@ class GossipCore:
             return []
         return [Send(peer, Records((signed,))) for peer in self._near.some(signed.record.id, source)]
 
-    # ------------------------------------------------------------ comparing views
-
-    def _summary(self) -> Summary:
-        return Summary(self._members.fingerprint.summary(), self._own.version)
-
-    def _compared(self, peer: NodeId, link: Link, message: Summary | Buckets | Digest, now: float) -> list[Action]:
-        members = self._members
-        if isinstance(message, Summary):
-            actions: list[Action] = []
-            known = members.known.get(peer)
-            if known is not None and known.signed.record.version < message.version:
-                actions.append(Send(peer, Want((peer,))))
-            if message.value != members.fingerprint.summary():
-                is_large = len(members.known) > BUCKETS
-                parts: Message = Buckets(members.fingerprint.buckets()) if is_large else members.digest(None)
-                actions.append(Send(peer, parts))
-            return actions
-        if now - link.compared_at < DIGEST_PAUSE:
-            return []
-        link.compared_at = now
-        if isinstance(message, Buckets):
-            differing = frozenset(members.fingerprint.differing(message.hashes))
-            return [Send(peer, members.digest(differing))] if differing else []
-        newer, wanted, ours_dead, theirs_dead = members.compare(message)
-        actions = self._answer(peer, link, newer, now)
-        if wanted:
-            actions.append(Send(peer, Want(tuple(wanted))))
-        if ours_dead:
-            actions.append(Send(peer, Accuse(tuple(ours_dead[:ENOUGH_ACCUSED]))))
+    def _compared(self, peer: NodeId, link: Link, theirs: Buckets | Digest, now: float) -> list[Action]:
+        actions, theirs_dead = self._repair.versions_came(peer, link, theirs, now)
         for node_id, incarnation in theirs_dead:
             actions += self._take_accusation(peer, link, Accusation(node_id, incarnation, peer), now)
         return actions
 
-    def _answer(self, peer: NodeId, link: Link, records: Iterable[SignedRecord], now: float) -> list[Action]:
-        """Send records as far as the peer's budget goes; the next comparison goes on from there."""
-        given: list[SignedRecord] = []
-        for signed in records:
-            if not link.answers.take(max(len(signed.raw), RECORD_COST), now):
-                break
-            given.append(signed)
-        return [Send(peer, message) for message in in_messages(given)]
-
-    # ------------------------------------------------------------ probes and accusations
-
-    def _ask_others(self, target: NodeId, known: Known, now: float) -> list[Action]:
-        """SWIM's ping-req: perhaps only *our* way to the target is broken."""
-        others = [peer for peer in self._links if peer != target]
-        if now - known.probed_at < self._config.ping_again_after or not others:
-            return []
-        known.probed_at = now
-        chosen = self._rng.sample(others, min(self._config.probes, len(others)))
-        return [Send(peer, Probe(self._remember(Question(target, now, self.self_id)), target)) for peer in chosen]
-
-    def _probe_for(self, asker: NodeId, nonce: int, target: NodeId, now: float) -> list[Action]:
-        if target not in self._links or target == asker:
-            return []
-        return [Send(target, Ping(self._remember(Question(target, now, asker, nonce))))]
-
-    def _vouched(self, nonce: int, now: float) -> None:
-        question = self._questions.pop(nonce, None)
-        known = None if question is None else self._members.known.get(question.peer)
-        if known is not None:
-            known.vouched_until = max(known.vouched_until, now + self._config.vouched_for)
+    # ------------------------------------------------------------ accusations
 
     def _accuse(self, accused: NodeId, known: Known) -> list[Action]:
         # Whoever is slow itself keeps its suspicions to itself.
@@ -417,6 +310,12 @@ class GossipCore:
             return []
         accusation = Accuse((Accusation(accused, known.incarnation, self.self_id),))
         return [Send(peer, accusation) for peer in self._links]
+
+    def _refute(self, incarnation: int, now: float) -> list[Action]:
+        actions = self._own.refute(incarnation, now)
+        if actions:
+            self._awareness.was_accused(now)
+        return actions
 
     def _take_accusation(self, source: NodeId, link: Link, said: Accusation, now: float) -> list[Action]:
         if not link.accusations.take(1, now):
@@ -427,7 +326,7 @@ class GossipCore:
         if known is None or known.state is NodeState.LEFT:
             return []
         if said.incarnation < known.incarnation:
-            return self._answer(source, link, (known.signed,), now)
+            return self._repair.answer(source, link, (known.signed,), now)
         if said.incarnation > known.incarnation:
             return [Send(source, Want((said.accused,)))]
         if said.accuser in known.accusers or len(known.accusers) >= ENOUGH:
@@ -457,7 +356,7 @@ class GossipCore:
         actions += self._near.tend(now, busy)
         if now >= self._sync_at and self._links:
             self._sync_at = now + self._config.sync_every * self._rng.uniform(0.8, 1.2)
-            actions.append(Send(self._rng.choice(list(self._links)), self._summary()))
+            actions.append(Send(self._rng.choice(list(self._links)), self._repair.summary()))
         return actions
 
     def _notice_own_sleep(self, now: float) -> None:
@@ -473,7 +372,7 @@ class GossipCore:
                 known = self._members.known[node_id]
                 if known.state is NodeState.SUSPECT:
                     known.since = now
-            self._questions.clear()
+            self._questions.forget()
 
     def _watch(self, peer: NodeId, link: Link, now: float) -> list[Action]:
         config, factor = self._config, self._awareness.factor
@@ -489,11 +388,11 @@ class GossipCore:
         actions: list[Action] = []
         # Not on every tick: one question, then time to answer.
         if silent >= config.ping_after and now - link.pinged_at >= config.ping_again_after:
-            actions.append(self._ping(peer, link, now))
+            actions.append(self._questions.ping(peer, link, now))
         if known is None:
             return actions
         if silent >= config.probe_after or doubted >= config.unreachable_after / 3:
-            actions += self._ask_others(peer, known, now)
+            actions += self._questions.ask_others(peer, known, now)
         if silent >= config.suspect_after * factor and known.state is NodeState.ALIVE:
             self._members.set_state(peer, NodeState.SUSPECT, now)
             if now >= known.vouched_until:
@@ -541,7 +440,7 @@ class GossipCore:
             if not known.accusers and self._near.are_enough:
                 self._members.set_state(node_id, NodeState.ALIVE, now)  # We cannot meet everybody.
             return []
-        actions = self._ask_others(node_id, known, now)
+        actions = self._questions.ask_others(node_id, known, now)
         return [*actions, *self._near.dial(node_id, known)] if now >= known.redial_at else actions
 
     def _die(self, node_id: NodeId, known: Known, now: float) -> list[Action]:
@@ -549,33 +448,3 @@ class GossipCore:
         # While everybody meets everybody, each finds out alone who was never there.
         is_worth_telling = known.introducer is None or self._near.are_enough
         return self._accuse(node_id, known) if known.is_lost and is_worth_telling else []
-
-    # ------------------------------------------------------------ helpers
-
-    def _ping(self, peer: NodeId, link: Link, now: float) -> Send:
-        link.pinged_at = now
-        return Send(peer, Ping(self._remember(Question(peer, now))))
-
-    def _remember(self, question: Question) -> int:
-        # Answers may come late or never: keep the newest few, the rest only cost memory.
-        while len(self._questions) >= 8 * len(self._links) + 16:
-            del self._questions[next(iter(self._questions))]
-        nonce = self._rng.getrandbits(48)
-        self._questions[nonce] = question
-        return nonce
-
-    def _answered(self, peer: NodeId, nonce: int, now: float) -> list[Action]:
-        question = self._questions.get(nonce)
-        if question is None or question.peer != peer or question.asker == self.self_id:
-            return []
-        del self._questions[nonce]
-        if question.asker is not None:
-            return [Send(question.asker, Vouch(question.asker_nonce))] if question.asker in self._links else []
-        known = self._members.known.get(peer)
-        if known is not None:
-            taken = max(now - question.asked_at, 1e-6)
-            before = known.round_trip
-            smoothed = taken if before is None else 0.75 * before + 0.25 * taken
-            is_news = before is None or abs(smoothed - before) > ROUND_TRIP_NEWS * before
-            self._members.measured(known, smoothed, is_news=is_news)
-        return []

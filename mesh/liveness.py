@@ -50,14 +50,3 @@ class Link:
     """Since when somebody waits for proof that the peer still works."""
     compared_at: float = NEVER
     """When a digest of the peer was last answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A ping that was not answered yet."""
-
-    peer: NodeId
-    asked_at: float
-    asker: NodeId | None = None
-    """Who wants to know, if not we."""
-    asker_nonce: int = 0

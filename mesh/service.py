@@ -7,8 +7,7 @@ decide; what bytes mean is the codec's. This file waits, connects and carries.
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
@@ -18,10 +17,12 @@ from mesh.actions import Action, Dial, Disconnect, HangUp, Send
 from mesh.addresses import Address, in_dialling_order
 from mesh.codec import Message
 from mesh.config import MeshConfig
+from mesh.connecting import Connector, Unreachable, innermost
 from mesh.connection import Connection, ServeCall
 from mesh.dialing import DialBook, Target, Unreached
 from mesh.errors import AddressInUseError, MeshError, OversizedError, PeerRefusedError, WireError
 from mesh.gossip import GossipCore
+from mesh.handshakes import HandshakePlaces
 from mesh.interfaces import ANY
 from mesh.libp2p_host import ForeignNetworkError, Libp2pHost, SecureConnection
 from mesh.membership import Link, keeps_the_new
@@ -33,9 +34,6 @@ log = logging.getLogger(__name__)
 
 LINGER = 0.5
 """Seconds between replacing a connection and closing it, so that the peer has the new one first."""
-
-STAGGER = 0.15
-"""Seconds between trying one address of a node and trying the next as well."""
 
 HUNG_UP_PAUSE = 0.05
 """Seconds before a member that took a connection and hung up is dialled once more."""
@@ -52,19 +50,6 @@ MOST_BLAMED = 1024
 def now() -> float:
     """The gossip's clock, in seconds. It goes on while the machine sleeps, so that waking up is noticed."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-class Unreachable(MeshError):
-    """None of a node's addresses worked. `is_refused`: on all, the machine said nobody listens. `is_cut`: somebody
-    took the connection and hung up."""
-
-    def __init__(
-        self, reason: str, *, is_refused: bool = False, is_stranger: bool = False, is_cut: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.is_refused = is_refused
-        self.is_stranger = is_stranger
-        self.is_cut = is_cut
 
 
 class MeshService:
@@ -99,7 +84,8 @@ class MeshService:
         self._counters = counters
         self._refusals = refusals
         self._book = DialBook(random.Random())
-        self._handshakes: dict[trio.CancelScope, None] = {}
+        self._handshakes = HandshakePlaces(config.max_handshakes, config.handshake_timeout)
+        self._connector = Connector(config, host, self._refuse)
         self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
         self._blamed: set[NodeId] = set()
         self._dialled: dict[NodeId, trio.Event] = {}
@@ -288,7 +274,7 @@ class MeshService:
             Unreachable: no address worked.
         """
         async with self._dials:
-            secure = await self._connect_any(addresses, expected)
+            secure = await self._connector.reach(addresses, expected)
         if secure.peer_id == self.core.self_id:
             await secure.aclose()
             return secure.peer_id
@@ -306,72 +292,13 @@ class MeshService:
             raise
         return secure.peer_id
 
-    async def _connect_any(self, addresses: Sequence[Address], expected: NodeId | None) -> SecureConnection:
-        """The first address that leads to the right node; the next is tried soon after the last."""
-        found: list[SecureConnection] = []
-        errors: list[Exception] = []
-
-        async def attempt(address: Address, scope: trio.CancelScope, failed: trio.Event) -> None:
-            try:
-                secure = await self._connect(address, expected)
-            except (OSError, MeshError, trio.TooSlowError) as error:
-                errors.append(error)
-                failed.set()
-                return
-            if found:
-                await secure.aclose()
-            else:
-                found.append(secure)
-                scope.cancel()
-
-        try:
-            async with trio.open_nursery() as nursery:
-                for address in addresses:
-                    failed = trio.Event()
-                    nursery.start_soon(attempt, address, nursery.cancel_scope, failed)
-                    with trio.move_on_after(STAGGER):
-                        await failed.wait()
-        except BaseException:
-            for secure in found:
-                secure.abort()
-            raise
-        if found:
-            return found[0]
-        raise Unreachable(
-            "; ".join(dict.fromkeys(_told(error) for error in errors)) or "no address that can be dialled",
-            is_refused=bool(errors) and all(isinstance(e, ConnectionRefusedError) for e in errors),
-            is_stranger=any(isinstance(e, ForeignNetworkError) for e in errors),
-            is_cut=any(isinstance(e, MeshError) and not isinstance(e, ForeignNetworkError) for e in errors),
-        )
-
-    async def _connect(self, address: Address, expected: NodeId | None) -> SecureConnection:
-        try:
-            with trio.fail_after(self._config.connect_timeout):
-                stream = await trio.open_tcp_stream(address.host, address.port)
-        except trio.TooSlowError as error:
-            raise TimeoutError("does not answer") from error
-        except OSError as error:
-            raise _plain(error) from error
-        try:
-            with trio.fail_after(self._config.handshake_timeout):
-                return await self._host.secure_outbound(stream, expected)
-        except ForeignNetworkError as error:
-            self._refuse(address.host, address.port, str(error))
-            await trio.aclose_forcefully(stream)
-            raise
-        except BaseException:
-            with trio.CancelScope() as scope:
-                scope.shield = True
-                await trio.aclose_forcefully(stream)
-            raise
-
     # ------------------------------------------------------------ being dialled
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         try:
             if len(self.connections) >= self._config.max_connections:
                 return
-            with self._handshake_place():
+            with self._handshakes.take():
                 secure = await self._host.secure_inbound(stream)
             await self._carry(secure)
         except ForeignNetworkError as error:
@@ -385,24 +312,6 @@ class MeshService:
             with trio.CancelScope() as scope:
                 scope.shield = True
                 await trio.aclose_forcefully(stream)
-
-    @contextmanager
-    def _handshake_place(self) -> Iterator[None]:
-        """Time and a place to become encrypted.
-
-        When all places are taken, whoever has had one longest loses it: a member is through in
-        milliseconds, while a stranger who says nothing would keep members waiting outside.
-        """
-        if len(self._handshakes) >= self._config.max_handshakes:
-            longest = next(iter(self._handshakes))
-            del self._handshakes[longest]
-            longest.cancel()
-        with trio.fail_after(self._config.handshake_timeout) as scope:
-            self._handshakes[scope] = None
-            try:
-                yield
-            finally:
-                self._handshakes.pop(scope, None)
 
     def _refuse(self, host: str, port: int | None, reason: str) -> None:
         self._counters.peers_refused += 1
@@ -435,11 +344,11 @@ class MeshService:
                 connection.close()
                 nursery.cancel_scope.deadline = trio.current_time() + LINGER
         except* (MeshError, trio.TooSlowError) as group:
-            errors.append(_innermost(group))
+            errors.append(innermost(group))
         except* Exception as group:
             # A mistake of ours must cost this connection, not the node.
             log.exception("the connection with %s failed", connection.peer_id[-8:])
-            errors.append(StreamResetError(str(_innermost(group))))
+            errors.append(StreamResetError(str(innermost(group))))
         finally:
             if self.connections.get(connection.peer_id) is connection:
                 del self.connections[connection.peer_id]
@@ -451,7 +360,7 @@ class MeshService:
         try:
             await connection.run()
         except* MuxerProtocolError as group:
-            self.blame(connection.peer_id, _innermost(group))
+            self.blame(connection.peer_id, innermost(group))
         # No cancelling: what arrived before the end, a good-bye for example, is still to be read.
 
     async def _admit(self, connection: Connection) -> None:
@@ -485,7 +394,7 @@ class MeshService:
         try:
             await connection.gossip(receive)
         except* WireError as group:
-            self.blame(connection.peer_id, _innermost(group))
+            self.blame(connection.peer_id, innermost(group))
         except* StreamResetError:
             pass
 
@@ -515,23 +424,3 @@ def _host_of(stream: trio.SocketStream) -> str:
         return str(stream.socket.getpeername()[0])
     except OSError:
         return "unknown"
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, trio.TooSlowError):
-        return "takes connections, and says nothing"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror[:1].lower() + error.strerror[1:]
-    return str(error) or type(error).__name__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _plain(error: OSError) -> OSError:
-    """The one error behind trio's group of one per address of a name."""
-    cause = None if error.__cause__ is None else _innermost(error.__cause__)
-    return cause if isinstance(cause, OSError) else error

@@ -13,7 +13,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +28,7 @@ from node.backend_errors import (
 )
 from node.backend_log import BackendLog
 from node.backend_process import BackendProcess
+from node.backend_status import BackendSpec, BackendStatus
 from node.lifecycle import (
     BackendLifecycle,
     CallsFinished,
@@ -66,59 +66,6 @@ CALL_METHODS = frozenset(
 peer would let it read files."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendSpec:
-    """What to run: one model with one set of weights and settings."""
-
-    name: str
-    digest: str
-    engine: str
-    path: str = ""
-    settings_json: str = "{}"
-    capabilities: tuple[str, ...] = ()
-    """As known before the model is loaded."""
-    created: int = 0
-    """Unix seconds."""
-    projector_path: str = ""
-    adapter_paths: tuple[str, ...] = ()
-    adapter_scales: tuple[float, ...] = ()
-    draft_path: str = ""
-    devices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendStatus:
-    """One backend at one moment."""
-
-    name: str
-    digest: str
-    engine: str
-    state: State
-    created: int = 0
-    devices: tuple[str, ...] = ()
-    capabilities: tuple[str, ...] = ()
-    slots: int = 0
-    busy: int = 0
-    queued: int = 0
-    calls: int = 0
-    """Calls of this node that are running, by the node's own count."""
-    context_length: int = 0
-    load_fraction: float = 0.0
-    load_stage: str = ""
-    prompt_tokens_per_second: float = 0.0
-    tokens_per_second: float = 0.0
-    first_token_seconds: float = 0.0
-    memory_bytes: int = 0
-    prefix_sketch: bytes = b""
-    summary: str = ""
-    pid: int | None = None
-    crashes: int = 0
-    failure: str = ""
-    """Why it could not be loaded, if that is how it ended."""
-    last_used_at: float = 0.0
-    """By the event loop's clock."""
 
 
 class BackendHost(Protocol):

@@ -16,9 +16,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from node.backend import Backend, BackendSpec, BackendStatus
+from node.backend import Backend
 from node.backend_errors import BackendStoppedError
 from node.backend_process import default_command
+from node.backend_status import BackendSpec, BackendStatus
 from node.lifecycle import LifecycleConfig, State
 from node.runtime_dir import RuntimeDir, best_parent
 

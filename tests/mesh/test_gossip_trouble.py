@@ -22,7 +22,8 @@ from mesh.codec import (
     Want,
 )
 from mesh.config import GossipConfig
-from mesh.gossip import RECORD_COST, GossipCore
+from mesh.gossip import GossipCore
+from mesh.repair import RECORD_COST
 from mesh.types import NodeId, NodeRecord, NodeState
 from tests.helpers.mesh_records import model, record
 from tests.helpers.mesh_simulation import Simulation, unsigned

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from mesh.config import GossipConfig, MeshConfig
+from mesh.connecting import Unreachable
 from mesh.errors import AddressError, AddressInUseError, MeshError
 from mesh.identity import Identity
 from mesh.mesh import Mesh
-from mesh.service import Unreachable
 from mesh.token import MeshKeys, new_token
 from mesh.types import MeshView, ModelState, NodeId, NodeState
 from tests.helpers.mesh_nodes import HEADER, EchoHandler, Nodes, nodes, sees, state_of, until

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from backends.rpc import backend_pb2 as pb
-from node.backend import Backend, BackendSpec
+from node.backend import Backend
 from node.backend_client import BackendCall
 from node.backend_errors import (
     BackendCallError,
@@ -24,6 +24,7 @@ from node.backend_errors import (
 )
 from node.backend_log import BackendLog
 from node.backend_process import BackendProcess, default_command
+from node.backend_status import BackendSpec
 from node.lifecycle import LifecycleConfig, State
 from node.supervisor import Supervisor
 

@@ -6,7 +6,8 @@
 
     read_settings(EchoSettings, '{"slot": 2}')   ->  unknown setting 'slot'; did you mean 'slots'?
 
-A field's annotation says what is accepted: `bool`, `int`, `float`, `str`, or one of them or None.
+A field's annotation says what is accepted: `bool`, `int`, `float`, `str`, one of them or None, or a tuple of any
+number of one of them, which is written as an array.
 Ranges are the dataclass's own business: its `__post_init__` raises ValueError.
 """
 
@@ -80,6 +81,11 @@ def _unknown(name: str, known: list[str]) -> str:
 def _checked(name: str, value: Any, hint: Any, param: str) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kind = next(kind for kind in kinds if kind is not type(None))
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, list):
+            raise InvalidValueError(f"setting {name!r} must be an array, not {json.dumps(value)}", param=param)
+        return tuple(_checked(name, entry, item, param) for entry in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):

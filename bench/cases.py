@@ -226,6 +226,12 @@ def _at_once(case: Callable[[], Figures]) -> Case:
     return run
 
 
+async def measure_long_context(say: Callable[[str], None]) -> dict[str, list[Figures]]:
+    """The whole of a context of 131,072, once: minutes."""
+    say("long context of 131,000 tokens")
+    return {"long context of 128k": [await long_context(131_000)]}
+
+
 async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[str, list[Figures]]:
     """Every case, `repeats` times each."""
     _raise_file_limit()

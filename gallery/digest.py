@@ -40,7 +40,7 @@ SPEED_SETTINGS: Mapping[str, frozenset[str]] = {
     "llama": frozenset(
         [
             *("slots", "queue", "context_length", "kept_prefixes"),
-            *("threads", "gpu_layers", "batch", "prompt_slice"),
+            *("threads", "batch", "prompt_slice", "gpu_layers", "tensor_split", "main_gpu", "devices"),
             *("lookup_tokens", "draft_tokens"),
         ]
     ),

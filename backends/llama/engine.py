@@ -16,17 +16,17 @@ import psutil
 
 from backends.engine import NO_BLOBS, Engine, Replies, Report
 from backends.errors import ModelFileError, NotLoadedError, UnsupportedError
-from backends.llama.devices import devices, has_gpu
+from backends.llama.devices import devices, found_devices
 from backends.llama.dialect import dialect_of
 from backends.llama.drafter import Drafter, check_vocabularies
 from backends.llama.embeddings import Embedder
 from backends.llama.encoding import Encoder
-from backends.llama.footprint import Needs
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
 from backends.llama.loop import DecodeLoop
 from backends.llama.model import Context, Model
-from backends.llama.planning import plan_load
+from backends.llama.offload import CPU_KIND, Offload
+from backends.llama.planning import LoadPlan, plan_load
 from backends.llama.projector import Projector
 from backends.llama.scheduler import Limits
 from backends.llama.settings import (
@@ -34,7 +34,6 @@ from backends.llama.settings import (
     Machine,
     Plan,
     check_weights_fit,
-    gpu_layers,
     repacks,
     shape_of,
 )
@@ -57,8 +56,7 @@ class _Loaded:
     maker: JobMaker
     embedder: Embedder
     drafter: Drafter | None
-    plan: Plan
-    needs: Needs
+    planned: LoadPlan
     encoder: Encoder | None
     threads: Threads = field(default_factory=Threads)
     """At work for calls."""
@@ -79,9 +77,15 @@ class _Loaded:
         self.model.close()
 
     @property
+    def plan(self) -> Plan:
+        """What was chosen for it."""
+        return self.planned.plan
+
+    @property
     def memory_bytes(self) -> int:
+        """What it was predicted to take, on all devices."""
         seeing = self.encoder.projector.file_bytes if self.encoder is not None else 0
-        return self.needs.total + seeing
+        return self.planned.needs.total + seeing
 
 
 class LlamaEngine(Engine):
@@ -134,13 +138,14 @@ class LlamaEngine(Engine):
             return not given_up.is_set()
 
         machine = _machine()
-        plan, needs = await asyncio.to_thread(plan_load, settings, request, machine)
-        model = await asyncio.to_thread(_open_model, settings, request, machine, on_progress)
+        planned = await asyncio.to_thread(plan_load, settings, request, machine)
+        plan = planned.plan
+        model = await asyncio.to_thread(_open_model, settings, request, machine, planned.offload, on_progress)
         draft: Model | None = None
         projector: Projector | None = None
         try:
-            draft = await asyncio.to_thread(_open_draft, settings, request, machine, model)
-            projector = await asyncio.to_thread(_open_projector, settings, request, machine, model)
+            draft = await asyncio.to_thread(_open_draft, settings, request, machine, planned.draft_offload, model)
+            projector = await asyncio.to_thread(_open_projector, settings, request, machine, planned.offload, model)
             context = await asyncio.to_thread(_open_context, settings, model, plan)
             drafter = await asyncio.to_thread(_drafter, settings, model, draft, plan)
             template = _template(settings, model)
@@ -178,7 +183,7 @@ class LlamaEngine(Engine):
         encoder = Encoder(projector, queue=settings.queue) if projector is not None else None
         longest = settings.context_length or model.trained_context if model.pooling else plan.context_length
         embedder = Embedder(model, plan.threads, longest)
-        return _Loaded(model, context, decoding, maker, embedder, drafter, plan, needs, encoder)
+        return _Loaded(model, context, decoding, maker, embedder, drafter, planned, encoder)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
         capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
@@ -190,6 +195,10 @@ class LlamaEngine(Engine):
             slots=loaded.plan.slots,
             capabilities=capabilities,
             memory_bytes=loaded.memory_bytes,
+            shares=[
+                pb.DeviceShare(device=share.device, kind=share.kind, layers=share.layers, memory_bytes=share.bytes)
+                for share in loaded.planned.offload.shares
+            ],
             summary=loaded.plan.summary + (loaded.encoder.projector.summary if loaded.encoder is not None else ""),
         )
 
@@ -276,10 +285,13 @@ class LlamaEngine(Engine):
 
 
 def _open_model(
-    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, on_progress: Callable[[float], bool]
+    settings: LlamaSettings,
+    request: pb.LoadRequest,
+    machine: Machine,
+    offload: Offload,
+    on_progress: Callable[[float], bool],
 ) -> Model:
-    layers = gpu_layers(settings, machine, list(request.devices))
-    model = Model(request.path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=on_progress)
+    model = Model(request.path, repack=repacks(settings, machine), on_progress=on_progress, offload=offload)
     try:
         for index, path in enumerate(request.adapter_paths):
             read_header(path)
@@ -291,26 +303,27 @@ def _open_model(
 
 
 def _open_projector(
-    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, model: Model
+    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, offload: Offload, model: Model
 ) -> Projector | None:
     path = request.projector_path
     if not path:
         return None
     read_header(path)
     check_weights_fit(path, os.path.getsize(path), machine)
-    use_gpu = gpu_layers(settings, machine, list(request.devices)) != 0
-    return Projector(path, model, threads=settings.threads or machine.cores, use_gpu=use_gpu)
+    device = offload.shares[0].device if offload.shares else None
+    return Projector(path, model, threads=settings.threads or machine.cores, device=device)
 
 
-def _open_draft(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, model: Model) -> Model | None:
+def _open_draft(
+    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, offload: Offload, model: Model
+) -> Model | None:
     if settings.lookup_tokens and not model.can_share:
         raise UnsupportedError("lookup_tokens: this model's memory cannot take guesses back", param="settings_json")
     if not request.draft_path:
         return None
     read_header(request.draft_path)
-    layers = gpu_layers(settings, machine, list(request.devices))
     draft = Model(
-        request.draft_path, gpu_layers=layers, repack=repacks(settings, machine), on_progress=lambda fraction: True
+        request.draft_path, repack=repacks(settings, machine), on_progress=lambda fraction: True, offload=offload
     )
     try:
         check_vocabularies(draft, model)
@@ -365,7 +378,7 @@ def _machine() -> Machine:
     return Machine(
         free_bytes=psutil.virtual_memory().available,
         cores=min(psutil.cpu_count(logical=False) or usable, usable),
-        offloads=has_gpu(),
+        devices=tuple(found.device for found in found_devices() if found.device.kind != CPU_KIND),
         has_amx=b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info(),
     )
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from backends.errors import UnsupportedError
 from backends.llama import logs
 from backends.llama.model import Context, Model
+from backends.llama.offload import ON_CPU, Offload
 from backends.llama.settings import size_text
 from backends.llama.shape import Shape
 
 MIB = 2**20
 
 _SIZE = re.compile(r"(\bsize|compute buffer size|output buffer size) = +([\d.]+) MiB( \()?")
+_COMPUTE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,17 @@ def footprint_in(lines: Iterable[str]) -> Footprint:
     return Footprint(int(cache * MIB), int(compute * MIB))
 
 
+def compute_by_buffer(lines: Iterable[str]) -> dict[str, int]:
+    """What a context computes in, by the name of the device's memory."""
+    found = (_COMPUTE.search(line) for line in lines)
+    return {match[1]: int(float(match[2]) * MIB) for match in found if match}
+
+
 class Estimator:
     """Tells what contexts of a model would take."""
 
-    def __init__(self, path: str, *, gpu_layers: int) -> None:
-        self.model = Model(path, gpu_layers=gpu_layers, repack=False, on_progress=lambda fraction: True, empty=True)
+    def __init__(self, path: str, offload: Offload = ON_CPU) -> None:
+        self.model = Model(path, repack=False, on_progress=lambda fraction: True, offload=offload, empty=True)
 
     def close(self) -> None:
         """Free it."""
@@ -95,7 +103,18 @@ class Estimator:
         Raises:
             UnsupportedError: llama.cpp cannot make one.
         """
+        return footprint_in(self._log(shape))
+
+    def compute_by_buffer(self, shape: Shape) -> dict[str, int]:
+        """What it computes in, by the name of the device's memory.
+
+        Raises:
+            UnsupportedError: llama.cpp cannot make one.
+        """
+        return compute_by_buffer(self._log(shape))
+
+    def _log(self, shape: Shape) -> list[str]:
         with logs.collected() as lines:
             context = Context(self.model, shape, on_refusal=UnsupportedError)
         context.close()
-        return footprint_in(lines)
+        return lines

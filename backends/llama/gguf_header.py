@@ -35,7 +35,8 @@ class Header:
     """What the file says about itself. Arrays are not kept."""
 
     values: dict[str, Any]
-    tensors: int
+    tensors: dict[str, int]
+    """Bytes of each, by name; up to where the next one begins, so that types nobody here knows count as well."""
 
     @property
     def architecture(self) -> str:
@@ -78,17 +79,19 @@ class _Reader:
         tensors = self._count("tensors")
         pairs = self._count("key-value pairs")
         values = dict(self._pair() for _ in range(pairs))
-        ends = [self._tensor_end() for _ in range(tensors)]
+        found = [self._tensor() for _ in range(tensors)]
         if not tensors:
             raise self._damaged("it holds no tensors")
         alignment = values.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1:
             raise self._damaged(f"damaged: an alignment of {alignment}")
         data_at = -(-self._at // alignment) * alignment
-        missing = data_at + max(ends) - len(self._view)
+        missing = data_at + max(end for _, _, end in found) - len(self._view)
         if missing > 0:
             raise self._damaged(f"truncated: {missing} bytes of tensor data are missing at its end")
-        return Header(values, tensors)
+        begins = sorted((begin, name) for name, begin, _ in found)
+        ends = [*(begin for begin, _ in begins[1:]), len(self._view) - data_at]
+        return Header(values, {name: end - begin for (begin, name), end in zip(begins, ends, strict=True)})
 
     def _pair(self) -> tuple[str, Any]:
         key = self._text()
@@ -110,8 +113,9 @@ class _Reader:
             raise self._damaged(f"damaged: a value of unknown type {kind} at byte {self._at}")
         return self._number(_NUMBERS[kind])
 
-    def _tensor_end(self) -> int:
-        self._text()
+    def _tensor(self) -> tuple[str, int, int]:
+        """Name, and where its data begins and ends."""
+        name = self._text()
         dimensions = self._number("I")
         if not 0 <= dimensions <= 4:
             raise self._damaged(f"damaged: a tensor of {dimensions} dimensions")
@@ -120,7 +124,7 @@ class _Reader:
             values *= self._number("Q")
         per_block, block_bytes = _BLOCKS.get(self._number("I"), (1, 0))
         offset: int = self._number("Q")
-        return offset + values // per_block * block_bytes
+        return name, offset, offset + values // per_block * block_bytes
 
     def _count(self, what: str) -> int:
         count: int = self._number("Q")

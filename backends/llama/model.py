@@ -25,6 +25,8 @@ from backends.errors import (
     OutOfMemoryError,
 )
 from backends.llama import logs
+from backends.llama.devices import handles
+from backends.llama.offload import ON_CPU, Offload
 from backends.llama.positions import Positions
 from backends.llama.settings import CACHE_TYPES, FLASH_ATTENTION
 from backends.llama.shape import Shape
@@ -45,9 +47,9 @@ class Model:
         self,
         path: str,
         *,
-        gpu_layers: int,
         repack: bool,
         on_progress: Callable[[float], bool],
+        offload: Offload = ON_CPU,
         empty: bool = False,
     ) -> None:
         """Load the file; this takes long and belongs into a thread. An `empty` one has no weights: it is good
@@ -67,7 +69,12 @@ class Model:
             return not cancelled
 
         parameters = llama.llama_model_default_params()
-        parameters.n_gpu_layers = gpu_layers
+        # Named one by one, the CPU alone as well: by itself, llama.cpp takes every device there is.
+        held = handles([share.device for share in offload.shares])
+        split = (ctypes.c_float * int(llama.llama_max_devices()))(*(share.layers for share in offload.shares))
+        parameters.devices = ctypes.cast(held, ctypes.c_void_p)
+        parameters.tensor_split = ctypes.cast(split, ctypes.POINTER(ctypes.c_float))
+        parameters.n_gpu_layers = offload.layers
         parameters.use_extra_bufts = repack
         if empty:
             parameters.no_alloc = True

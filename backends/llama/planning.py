@@ -1,12 +1,18 @@
 """Before anything is loaded: what is chosen for a model, and the memory it will take."""
 
 import os
-from dataclasses import replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 
+from backends.llama.devices import found_devices
 from backends.llama.footprint import Estimator, Footprint, Needs
 from backends.llama.gguf_header import read_header
+from backends.llama.layers import Layers, layers_of
+from backends.llama.offload import ON_CPU, Device, Offload, Wishes, settled, usable
 from backends.llama.settings import (
     DEFAULT_SLOTS,
     LlamaSettings,
@@ -15,51 +21,78 @@ from backends.llama.settings import (
     Plan,
     check_weights_fit,
     choose,
-    gpu_layers,
     shape_of,
     threads_of,
+    wishes_of,
 )
+from backends.llama.shape import Shape
 from backends.rpc import backend_pb2 as pb
 
 _PROBES = 2048, 4096
 """Tokens. Memory grows evenly with the context, so that two figures tell all others."""
 
+_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
 
-def plan_load(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine) -> tuple[Plan, Needs]:
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """All of it."""
+
+    plan: Plan
+    needs: Needs
+    offload: Offload = ON_CPU
+    draft_offload: Offload = ON_CPU
+
+
+def plan_load(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine) -> LoadPlan:
     """What is chosen for the model of `request`, and what it takes. Reads headers and vocabularies only.
 
     Raises:
         ModelFileError: a file is missing or damaged, or llama.cpp refuses it.
-        InvalidValueError: a longer context than the model was trained for.
+        InvalidValueError: a longer context than the model was trained for, or a device that is not there.
         UnsupportedError: this model cannot be computed as the settings say.
         OutOfMemoryError: it does not fit the free memory.
     """
-    read_header(request.path)
+    layers = _layers(request.path)
+    wishes = wishes_of(settings, request.devices)
+    machine = replace(machine, devices=tuple(usable(machine.devices, wishes)) if wishes.gpu_layers != 0 else ())
     check_weights_fit(request.path, os.path.getsize(request.path), machine)
-    layers = gpu_layers(settings, machine, list(request.devices))
-    estimators = [Estimator(request.path, gpu_layers=layers)]
+    estimators = [Estimator(request.path)]
     try:
         if request.draft_path:
             read_header(request.draft_path)
-            estimators.append(Estimator(request.draft_path, gpu_layers=layers))
-        return _plan(settings, estimators, machine)
+            estimators.append(Estimator(request.draft_path))
+        plan, needs, per_model = _plan(settings, estimators, layers, machine)
     finally:
         for estimator in estimators:
             estimator.close()
+    if not machine.devices:
+        return LoadPlan(plan, needs)
+    shape = shape_of(settings, cells=plan.cells, slots=plan.slots, threads=plan.threads)
+    offload = _offload(request.path, layers.costs(per_model[0].cache), machine.devices, wishes, shape)
+    draft_offload = ON_CPU
+    if request.draft_path:
+        left = _left(machine.devices, offload)
+        costs = _layers(request.draft_path).costs(per_model[1].cache)
+        draft_offload = _offload(request.draft_path, costs, left, Wishes(), shape)
+    summary = f"{plan.summary}; {offload or 'no layer fits a GPU'}"
+    return LoadPlan(replace(plan, summary=summary), needs, offload, draft_offload)
 
 
-def _plan(settings: LlamaSettings, estimators: list[Estimator], machine: Machine) -> tuple[Plan, Needs]:
+def _plan(
+    settings: LlamaSettings, estimators: list[Estimator], layers: Layers, machine: Machine
+) -> tuple[Plan, Needs, list[Footprint]]:
     process = psutil.Process().memory_info().rss
     model = estimators[0].model
     weights = sum(estimator.model.weight_bytes for estimator in estimators)
     slots = settings.slots or DEFAULT_SLOTS
     threads = threads_of(settings, model.weight_bytes, machine)
 
-    def footprint(cells: int, slots: int) -> Footprint:
+    def footprints(cells: int, slots: int) -> list[Footprint]:
         shape = shape_of(settings, cells=cells, slots=slots, threads=threads)
-        return sum((estimator.footprint(shape) for estimator in estimators), Footprint(0, 0))
+        return [estimator.footprint(shape) for estimator in estimators]
 
-    short, long = (footprint(cells, slots).total for cells in _PROBES)
+    short, long = (sum(footprints(cells, slots), Footprint(0, 0)).total for cells in _PROBES)
     per_token = (long - short) // (_PROBES[1] - _PROBES[0])
     facts = ModelFacts(
         description=model.description,
@@ -70,7 +103,44 @@ def _plan(settings: LlamaSettings, estimators: list[Estimator], machine: Machine
         fixed_bytes=max(0, short - per_token * _PROBES[0]),
         can_share=model.can_share,
     )
-    in_memory = 0 if machine.offloads else weights
-    plan = choose(settings, facts, replace(machine, free_bytes=max(0, machine.free_bytes - in_memory)))
-    needs = Needs(weights, footprint(plan.cells, plan.slots), process)
-    return replace(plan, summary=f"{plan.summary}; {needs}"), needs
+    # The cache of a layer lies where the layer is: on the GPUs, if they can hold all of the model.
+    rooms = sum(device.room for device in machine.devices)
+    held = sum(layers.weights)
+    free = rooms - held if rooms > held else machine.free_bytes + rooms - weights
+    plan = choose(settings, facts, replace(machine, free_bytes=max(0, free)))
+    each = footprints(plan.cells, plan.slots)
+    needs = Needs(weights, sum(each, Footprint(0, 0)), process)
+    return replace(plan, summary=f"{plan.summary}; {needs}"), needs, each
+
+
+def _offload(path: str, costs: list[int], devices: tuple[Device, ...], wishes: Wishes, shape: Shape) -> Offload:
+    names = {found.buffer: found.device.name for found in found_devices()}
+
+    def measure(offload: Offload) -> Mapping[str, int]:
+        """As llama.cpp plans it for the very same placement."""
+        estimator = Estimator(path, offload)
+        try:
+            buffers = estimator.compute_by_buffer(shape)
+        finally:
+            estimator.close()
+        return {names[buffer]: size for buffer, size in buffers.items() if buffer in names}
+
+    return settled(costs, devices, wishes, measure)
+
+
+def _left(devices: tuple[Device, ...], offload: Offload) -> tuple[Device, ...]:
+    """The devices without what a placement takes."""
+    taken = {share.device: share.bytes for share in offload.shares}
+    return tuple(replace(device, free=max(0, device.free - taken.get(device.name, 0))) for device in devices)
+
+
+def _layers(path: str) -> Layers:
+    """Of a file, and of the parts that follow it."""
+    tensors = dict(read_header(path).tensors)
+    part = _PART.search(path)
+    for number in range(2, int(part[1]) + 1 if part else 0):
+        assert part is not None
+        following = f"{path[: part.start()]}-{number:05}-of-{part[1]}.gguf"
+        if Path(following).exists():  # Else llama.cpp will say so.
+            tensors |= read_header(following).tensors
+    return layers_of(tensors)

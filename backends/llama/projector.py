@@ -24,6 +24,7 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from backends.errors import EngineError, InvalidValueError, ModelFileError, NotLoadedError, UnsupportedError
 from backends.llama import logs
+from backends.llama.devices import handles
 from backends.llama.media_tokens import media_tokens
 from backends.llama.model import Floats, Model
 from backends.llama.pictures import MAX_ALL_PIXELS, read_picture
@@ -89,15 +90,17 @@ class Prompt:
 class Projector:
     """One projector file, for one model."""
 
-    def __init__(self, path: str, model: Model, *, threads: int, use_gpu: bool) -> None:
-        """Load the file; this takes long and belongs into a thread.
+    def __init__(self, path: str, model: Model, *, threads: int, device: str | None = None) -> None:
+        """Load the file, onto the GPU called `device` if one is; this takes long and belongs into a thread.
 
         Raises:
             ModelFileError: it cannot be used, or not with this model.
         """
         logs.capture_mtmd()
         parameters = mtmd.mtmd_context_params_default()
-        parameters.use_gpu = use_gpu
+        parameters.use_gpu = device is not None
+        if device is not None:
+            parameters.device = handles([device])[0]
         parameters.n_threads = threads
         parameters.print_timings = False
         self.path = path

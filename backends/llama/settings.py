@@ -3,10 +3,12 @@
 The model's facts and the machine's go in, a plan comes out; nothing is asked of either here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.errors import InvalidValueError, OutOfMemoryError
 from backends.llama.guessing import MOST_IN_STEP
+from backends.llama.offload import Device, Wishes
 from backends.llama.shape import Shape
 from backends.llama.tool_formats import FORMATS
 
@@ -60,7 +62,17 @@ class LlamaSettings:
     """CPU threads; default: physical cores this process may use, one for very small models."""
 
     gpu_layers: int | None = None
-    """Layers on the GPU; default: all where llama.cpp was built for one, else none."""
+    """Layers on GPUs, whether they fit or not; -1: all, 0: none. Default: as many as fit, on as few GPUs as can be."""
+
+    tensor_split: tuple[float, ...] = ()
+    """How much of those layers each device takes, as proportions. Default: by free memory."""
+
+    main_gpu: int | None = None
+    """Which of the devices holds a model that fits on one, counted from 0. Default: the one with most room."""
+
+    devices: tuple[str, ...] = ()
+    """Names of the devices that may be used ("CUDA0"), in the order in which they take layers; "cpu": none. Default:
+    all that llama.cpp was built for."""
 
     repack: bool | None = None
     """Lay quantized weights out anew for this CPU while loading, which computes faster. Default: yes,
@@ -126,6 +138,8 @@ class LlamaSettings:
         for name in ("lookup_tokens", "draft_tokens"):
             if not 0 <= getattr(self, name) <= MAX_GUESSED:
                 raise ValueError(f"{name} must be between 0 and {MAX_GUESSED}")
+        if min(self.tensor_split, default=0) < 0:
+            raise ValueError("tensor_split must not have negative parts")
         if self.context_keep < 0:
             raise ValueError(f"context_keep must be at least 0, not {self.context_keep}")
         if self.slots is not None and self.slots > MAX_SLOTS:
@@ -162,8 +176,8 @@ class Machine:
 
     free_bytes: int
     cores: int
-    offloads: bool
-    """llama.cpp was built for a GPU."""
+    devices: tuple[Device, ...] = ()
+    """What layers can be put on, beside the CPU."""
 
     has_amx: bool = False
     """llama.cpp was built for AMX, and this CPU has it."""
@@ -199,11 +213,14 @@ def shape_of(settings: LlamaSettings, *, cells: int, slots: int, threads: int) -
     )
 
 
-def gpu_layers(settings: LlamaSettings, machine: Machine, devices: list[str]) -> int:
-    """How many layers go to the GPU; -1 is all."""
-    if settings.gpu_layers is not None:
-        return settings.gpu_layers
-    return -1 if machine.offloads and devices != ["cpu"] else 0
+def wishes_of(settings: LlamaSettings, devices: Sequence[str]) -> Wishes:
+    """Where layers are to go; `devices`, if any, are asked for by whoever loads the model."""
+    return Wishes(
+        gpu_layers=settings.gpu_layers,
+        tensor_split=settings.tensor_split,
+        main_gpu=settings.main_gpu,
+        devices=tuple(devices) or settings.devices,
+    )
 
 
 def repacks(settings: LlamaSettings, machine: Machine) -> bool:
@@ -213,9 +230,11 @@ def repacks(settings: LlamaSettings, machine: Machine) -> bool:
 
 def check_weights_fit(path: str, file_bytes: int, machine: Machine) -> None:
     """Raises OutOfMemoryError where the weights are larger than what is free."""
-    if not machine.offloads and file_bytes > machine.free_bytes:
+    rooms = sum(device.room for device in machine.devices)
+    if file_bytes > machine.free_bytes + rooms:
         raise OutOfMemoryError(
             f"{path} has {size_text(file_bytes)} and {size_text(machine.free_bytes)} of memory are free"
+            + (f", {size_text(rooms)} on GPUs" if machine.devices else "")
         )
 
 

@@ -110,6 +110,7 @@ class Device(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
     MEMORY_FREE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """"cpu", "cuda", "metal", "vulkan", "rocm", "rpc" """
     name: _builtins.str
@@ -117,6 +118,8 @@ class Device(_message.Message):
     """bytes"""
     memory_free: _builtins.int
     """bytes"""
+    id: _builtins.str
+    """what settings and LoadRequest call it: "CUDA0" """
     def __init__(
         self,
         *,
@@ -124,10 +127,11 @@ class Device(_message.Message):
         name: _builtins.str = ...,
         memory_total: _builtins.int = ...,
         memory_free: _builtins.int = ...,
+        id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "memory_free", b"memory_free", "memory_total", b"memory_total", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "memory_free", b"memory_free", "memory_total", b"memory_total", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,6 +255,7 @@ class LoadedModel(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """as in LoadRequest"""
     context_length: _builtins.int
@@ -267,6 +272,10 @@ class LoadedModel(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """chat, completion, embedding, rerank, tools, vision,"""
 
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceShare]:
+        """which devices hold it; none: the CPU"""
+
     def __init__(
         self,
         *,
@@ -276,14 +285,47 @@ class LoadedModel(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         memory_bytes: _builtins.int = ...,
         summary: _builtins.str = ...,
+        shares: _abc.Iterable[Global___DeviceShare] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_length", b"context_length", "digest", b"digest", "memory_bytes", b"memory_bytes", "slots", b"slots", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_length", b"context_length", "digest", b"digest", "memory_bytes", b"memory_bytes", "shares", b"shares", "slots", b"slots", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadedModel: _TypeAlias = LoadedModel  # noqa: Y015
+
+@_typing.final
+class DeviceShare(_message.Message):
+    """What one device holds of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Device.id"""
+    kind: _builtins.str
+    layers: _builtins.int
+    memory_bytes: _builtins.int
+    """weights and cache of these layers, and what the device needs to compute"""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        layers: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "kind", b"kind", "layers", b"layers", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceShare: _TypeAlias = DeviceShare  # noqa: Y015
 
 @_typing.final
 class UnloadRequest(_message.Message):

@@ -21,6 +21,7 @@ def write_tiny_model(
     seed: int = 0,
     width: int = 32,
     layers: int = 2,
+    heads: int = 2,
     context: int = 512,
     control: Sequence[str] = (),
     broken: Sequence[str] = (),
@@ -38,10 +39,10 @@ def write_tiny_model(
     writer.add_context_length(context)
     writer.add_embedding_length(width)
     writer.add_feed_forward_length(2 * width)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(width // 2)
+    writer.add_rope_dimension_count(width // heads)
     vocabulary = add_vocabulary(writer, control)
     for name, number in token_ids.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)

@@ -60,9 +60,10 @@ async def test_a_process_takes_the_memory_that_was_predicted(tmp_path: Path) -> 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kind_of_memory_is_counted(tmp_path: Path, architecture: str) -> None:
     path = write_memory_model(tmp_path / "m.gguf", architecture)
-    machine = Machine(free_bytes=1024 * MIB, cores=2, offloads=False)
+    machine = Machine(free_bytes=1024 * MIB, cores=2)
 
-    plan, needs = plan_load(LlamaSettings(context_length=512), pb.LoadRequest(path=str(path)), machine)
+    planned = plan_load(LlamaSettings(context_length=512), pb.LoadRequest(path=str(path)), machine)
+    plan, needs = planned.plan, planned.needs
 
     assert needs.context.cache > 50_000
     assert needs.context.compute > 100_000

@@ -34,7 +34,7 @@ def test_what_llama_cpp_takes_is_taken(source: str, model: Model) -> None:
 @pytest.fixture(scope="module")
 def model() -> Model:
     capture()
-    return Model("gallery/minnow/minnow.gguf", gpu_layers=0, repack=False, on_progress=lambda _: True)
+    return Model("gallery/minnow/minnow.gguf", repack=False, on_progress=lambda _: True)
 
 
 @pytest.mark.parametrize(

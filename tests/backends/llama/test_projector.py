@@ -23,8 +23,8 @@ BEFORE, BETWEEN, AFTER = "<|im_start|>user\nLook: ", " and ", " What is it?<|im_
 @pytest.mark.parametrize("step", [5, 64], ids=["in slices", "at once"])
 def test_pictures_are_computed_as_by_llama_cpps_own_helper(kind: Kind, step: int, tmp_path: Path) -> None:
     path = write_mrope_model(tmp_path / "model.gguf") if kind == "qwen2vl_merger" else MINNOW
-    model = Model(str(path), gpu_layers=0, repack=False, on_progress=lambda _: True)
-    projector = Projector(str(write_projector(tmp_path / "p.gguf", kind)), model, threads=1, use_gpu=False)
+    model = Model(str(path), repack=False, on_progress=lambda _: True)
+    projector = Projector(str(write_projector(tmp_path / "p.gguf", kind)), model, threads=1)
     files = [picture(250, 10, 10), picture(9, 9, 200, size=(80, 40))]
 
     ours = _ours(model, projector, files, step)
@@ -38,8 +38,8 @@ def test_pictures_are_computed_as_by_llama_cpps_own_helper(kind: Kind, step: int
 
 
 def test_the_pictures_of_a_prompt_are_bounded_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = Model(str(MINNOW), gpu_layers=0, repack=False, on_progress=lambda _: True)
-    projector = Projector(str(write_projector(tmp_path / "p.gguf", "mlp")), model, threads=1, use_gpu=False)
+    model = Model(str(MINNOW), repack=False, on_progress=lambda _: True)
+    projector = Projector(str(write_projector(tmp_path / "p.gguf", "mlp")), model, threads=1)
     monkeypatch.setattr(projector_module, "MAX_ALL_PIXELS", 2 * 80 * 40)
     parts = [Medium("image", picture(9, 9, 200, size=(80, 40)), f"picture {n}") for n in (1, 2, 3)]
 

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from backends.errors import InvalidValueError, OutOfMemoryError
+from backends.llama.offload import Device, Wishes
 from backends.llama.settings import (
     LlamaSettings,
     Machine,
     ModelFacts,
     check_weights_fit,
     choose,
-    gpu_layers,
     repacks,
+    wishes_of,
 )
 from backends.settings import read_settings
 
@@ -28,7 +29,7 @@ def model(**changes: Any) -> ModelFacts:
 
 
 def machine(free: float = 64, **changes: Any) -> Machine:
-    return Machine(**{"free_bytes": int(free * GIB), "cores": 8, "offloads": False, **changes})
+    return Machine(**{"free_bytes": int(free * GIB), "cores": 8, **changes})
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,7 @@ def test_what_does_not_fit_says_how_much_is_missing() -> None:
 def test_weights_larger_than_memory_are_refused() -> None:
     with pytest.raises(OutOfMemoryError, match=r"big\.gguf has 2\.0 GiB and 1\.0 GiB"):
         check_weights_fit("big.gguf", 2 * GIB, machine(1))
+    check_weights_fit("big.gguf", 2 * GIB, machine(1, devices=(Device("CUDA0", "cuda", 3 * GIB, 4 * GIB),)))
 
 
 def test_more_context_than_trained_is_refused() -> None:
@@ -84,18 +86,11 @@ def test_threads(wishes: Any, weights: int, threads: int) -> None:
     assert choose(LlamaSettings(**wishes), model(weight_bytes=weights), machine()).threads == threads
 
 
-@pytest.mark.parametrize(
-    ("wishes", "offloads", "devices", "layers"),
-    [
-        ({}, True, [], -1),
-        ({}, False, [], 0),
-        ({}, True, ["cpu"], 0),
-        ({"gpu_layers": 7}, True, [], 7),
-    ],
-    ids=["all on the GPU", "no GPU", "told to use the CPU", "as asked"],
-)
-def test_layers_on_the_gpu(wishes: Any, offloads: bool, devices: list[str], layers: int) -> None:
-    assert gpu_layers(LlamaSettings(**wishes), machine(offloads=offloads), devices) == layers
+def test_who_loads_a_model_may_name_other_devices_than_its_settings() -> None:
+    settings = read_settings(LlamaSettings, '{"devices": ["CUDA1"], "tensor_split": [1, 2.5], "gpu_layers": 7}')
+
+    assert wishes_of(settings, []) == Wishes(gpu_layers=7, tensor_split=(1, 2.5), devices=("CUDA1",))
+    assert wishes_of(settings, ["cpu"]).devices == ("cpu",)
 
 
 @pytest.mark.parametrize(

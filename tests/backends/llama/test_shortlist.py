@@ -45,7 +45,7 @@ def test_where_most_tokens_are_forbidden_the_others_are_in_it() -> None:
 
 @pytest.fixture(scope="module")
 def context() -> Iterator[tuple[Model, Context, int]]:
-    model = Model(MINNOW, gpu_layers=0, repack=False, on_progress=lambda _: True)
+    model = Model(MINNOW, repack=False, on_progress=lambda _: True)
     context = Context(model, Shape(cells=64, sequences=1, batch=64, micro_batch=64, threads=1))
     row = context.add(model.tokenize("The weather is", special=False), 0, 0, rows=1)
     assert context.decode()

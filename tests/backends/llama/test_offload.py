@@ -1,6 +1,10 @@
 """Where a model's layers go."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from backends.errors import InvalidValueError
 from backends.llama.layers import layers_of
 from backends.llama.offload import MARGIN, ON_CPU, Device, Offload, Wishes, place, proportional, settled, usable
+from tests.helpers.tiny_gguf import write_tiny_model
 
 GIB = 2**30
 
@@ -176,3 +181,17 @@ def test_an_output_that_is_the_input_again_is_held_twice() -> None:
 
     assert layers.weights == (20, 101)
     assert layers.costs(cache=8) == [28, 101]
+
+
+@pytest.mark.slow
+def test_a_model_split_over_two_lent_devices_answers_as_one_on_the_cpu(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "m.gguf", width=64, layers=5)
+
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.rpc_split", str(path)], capture_output=True, text=True, check=True
+    )
+
+    found = json.loads(run.stdout)
+    assert found["devices"] == [["RPC0", "rpc", True], ["RPC1", "rpc", True]]
+    assert [share[:2] for share in found["shares"]] == [["RPC0", 4], ["RPC1", 2]]
+    assert found["split"] == found["alone"]

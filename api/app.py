@@ -26,6 +26,8 @@ from api.resumable import Streams
 from api.sound_routes import add_sound_routes
 from api.stream_routes import add_stream_routes
 from api.text_routes import add_text_routes
+from api.transcription_routes import add_transcription_routes
+from api.upload import Spool
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +60,13 @@ def create_app(
     app.session_interface = _NoSessions()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    around = Surroundings(config, Gate(config), Metrics(registry), streams or Streams())
+    spool = Spool(config.spool_dir, config.max_spool_bytes)
+    around = Surroundings(config, Gate(config), Metrics(registry), streams or Streams(), spool)
     app.extensions[EXTENSION] = around
     app.after_serving(around.streams.aclose)
     add_text_routes(app, inference, around)
     add_sound_routes(app, inference, around)
+    add_transcription_routes(app, inference, around)
     add_stream_routes(app, inference, around)
     add_model_routes(app, inference)
     add_node_routes(app, inference, around)

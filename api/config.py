@@ -1,6 +1,7 @@
 """How the HTTP side of a node is set up."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,13 @@ class ApiConfig:
 
     max_body_bytes: int = 32 * 1024 * 1024
     """The largest request body. It is held in memory until the request has been read."""
+    max_upload_bytes: int = 512 * 1024 * 1024
+    """The largest request body that has files in it. It passes through memory in pieces, and is on the disk until the
+    request is answered, so that it can be sent again when the node that works on it dies."""
+    spool_dir: Path | None = None
+    """Where such files are; None: the system's folder for temporary files."""
+    max_spool_bytes: int = 4 * 1024 * 1024 * 1024
+    """Of all files of running requests together."""
     body_timeout: float = 30.0
     """How long a client may stall while sending a body."""
     min_body_rate: int = 1024

@@ -4,7 +4,7 @@ Quart's own connection class does the same job; this one adds what a mesh of slo
 needs, in this order:
 
 1. The gate looks at the head before a byte of the body is read.
-2. The body is read with bounds on size and time.
+2. The body is read with bounds on size and time; files in a form go to the disk (`api.upload`).
 3. Quart routes and answers, in this task. A second task waits for the client to leave, and cancels
    this one when it does, so that whatever runs for it anywhere in the mesh ends at once.
 4. The answer is written. A slow reader slows it down; one that stops reading loses it.
@@ -13,6 +13,7 @@ Every answer gets `x-request-id`, `x-shoal-node` and `x-shoal-route`; every requ
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,9 +32,10 @@ from api.config import ApiConfig
 from api.error_reply import error_headers, error_json
 from api.errors import ApiError, ShuttingDownError
 from api.metrics import CLIENT_GONE, Metrics
-from api.request_body import ClientGoneError, drain_body, read_body
+from api.request_body import ClientGoneError, body_parts, drain_body, read_body
 from api.request_ids import request_id
 from api.resumable import Streams
+from api.upload import Form, Spool, boundary_of, read_form
 from api.write_watch import Send, WriteWatch
 
 EXTENSION = "shoal"
@@ -55,6 +57,9 @@ class Surroundings:
     gate: Gate
     metrics: Metrics
     streams: Streams
+    spool: Spool
+    forms: set[str] = field(default_factory=set)
+    """Paths that take multipart forms with files."""
     is_stopping: bool = False
     running: "set[HttpExchange]" = field(default_factory=set)
     """Those whose request has been read, until they are answered."""
@@ -65,6 +70,8 @@ class ApiRequest(Request):
 
     request_id: str = ""
     content: bytes = b""
+    files_form: Form | None = None
+    """The multipart form it was, on paths that take one."""
     started_at: float = 0.0
     """`perf_counter()` when its head arrived."""
 
@@ -114,21 +121,33 @@ class HttpExchange(ASGIHTTPConnection):
             metrics.request_finished(self._endpoint, status, perf_counter() - started_at)
 
     async def _exchange(self, receive: ASGIReceiveCallable, send: Send, started_at: float) -> None:
-        try:
-            self._admit()
-            if self._is_preflight():
-                await self._send_plain(send, 204, self._preflight_headers(), b"")
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                self._admit()
+                if self._is_preflight():
+                    await self._send_plain(send, 204, self._preflight_headers(), b"")
+                    return
+                content, form = await self._read(receive, held)
+            except ApiError as error:
+                await self._refuse(receive, send, error)
                 return
-            content = await read_body(receive, self._head.get(b"content-length"), self._around.config)
-        except ApiError as error:
-            await self._refuse(receive, send, error)
-            return
-        request = cast("ApiRequest", self._create_request_from_scope(cast("ASGISendCallable", send)))
-        request.request_id = self._request_id
-        request.started_at = started_at
-        request.content = content
-        request.body.set_result(content)
-        await self._answer(request, receive, send)
+            request = cast("ApiRequest", self._create_request_from_scope(cast("ASGISendCallable", send)))
+            request.request_id = self._request_id
+            request.started_at = started_at
+            request.content, request.files_form = content, form
+            request.body.set_result(content)
+            await self._answer(request, receive, send)
+
+    async def _read(self, receive: ASGIReceiveCallable, held: contextlib.AsyncExitStack) -> tuple[bytes, Form | None]:
+        """The body, or the form it is; the form's files are kept until `held` is closed."""
+        around, declared = self._around, self._head.get(b"content-length")
+        boundary = None
+        if self.scope["path"].rstrip("/") in around.forms:
+            boundary = boundary_of(self._head.get(b"content-type", b"").decode("latin-1"))
+        if boundary is None:
+            return await read_body(receive, declared, around.config), None
+        parts = body_parts(receive, declared, around.config.max_upload_bytes, around.config)
+        return b"", await held.enter_async_context(read_form(parts, boundary, around.spool))
 
     async def _answer(self, request: ApiRequest, receive: ASGIReceiveCallable, send: Send) -> None:
         """Let Quart answer, unless the client leaves first."""

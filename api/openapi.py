@@ -15,6 +15,7 @@ from api.fields import Field, Text
 from api.gallery_request import CARD, INSTALL_FIELDS
 from api.rerank_request import ALL_RERANK_FIELDS
 from api.speech_request import ALL_SPEECH_FIELDS
+from api.transcription_request import ALL_TRANSCRIPTION_FIELDS, ALL_TRANSLATION_FIELDS
 
 Schema = dict[str, Any]
 
@@ -110,6 +111,8 @@ def _paths() -> Schema:
     embedding = _object(("model", "input"), MODEL, *ALL_EMBEDDING_FIELDS)
     rerank = _object(("model", "query", "documents"), MODEL, *ALL_RERANK_FIELDS)
     speech = _object(("model", "input"), MODEL, *ALL_SPEECH_FIELDS)
+    transcription = _object(("file", "model"), MODEL, *ALL_TRANSCRIPTION_FIELDS)
+    translation = _object(("file", "model"), MODEL, *ALL_TRANSLATION_FIELDS)
     placement = _object((), NODE)
     return {
         "/": {"get": _operation("A page that says what this is.", answers="text/html")},
@@ -124,6 +127,12 @@ def _paths() -> Schema:
         "/v1/embeddings": {"post": _operation("Vectors of texts.", body=embedding)},
         "/v1/rerank": {"post": _operation("How well each document answers a query.", body=rerank)},
         "/v1/audio/speech": {"post": _operation("Speak a text.", body=speech, answers="audio/mpeg")},
+        "/v1/audio/transcriptions": {
+            "post": _operation("The text of what is said in a sound or video file.", form=transcription, streams=True)
+        },
+        "/v1/audio/translations": {
+            "post": _operation("The same in English, whatever is spoken.", form=translation, streams=True)
+        },
         "/v1/audio/voices": {
             "parameters": [{**_MODEL_QUERY, "required": False}],
             "get": _operation("The voices of one model, or of all."),
@@ -201,6 +210,7 @@ def _operation(
     summary: str,
     *,
     body: Schema | None = None,
+    form: Schema | None = None,
     optional: bool = False,
     answers: str = "application/json",
     streams: bool = False,
@@ -221,6 +231,8 @@ def _operation(
     }
     if body is not None:
         operation["requestBody"] = {"required": not optional, "content": {"application/json": {"schema": body}}}
+    if form is not None:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     return operation
 
 

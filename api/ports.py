@@ -132,6 +132,37 @@ class SpeechCall:
     language: str = ""
 
 
+class FilePieces(Protocol):
+    """A file that is sent along with a call, again and again if need be."""
+
+    @property
+    def size(self) -> int: ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """From its beginning, at most 256 KiB at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscribeCall:
+    """The text of what is said in `file`. What is empty or None is the model's own choice."""
+
+    model: str
+    request_id: str
+    caller: str = ""
+    file: FilePieces
+    language: str = ""
+    """ISO 639-1."""
+    translate: bool = False
+    """Into English."""
+    prompt: str = ""
+    temperature: float | None = None
+    words: bool = False
+    """Say when each word is spoken, too."""
+    voice_filter: bool = False
+    """Leave out what is no speech."""
+
+
 @dataclass(frozen=True, slots=True)
 class Logprob:
     """A token and how likely it was; `top` are the alternatives, likeliest first."""
@@ -205,6 +236,54 @@ class SoundDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What is known of a sound as a whole. It may come twice; the last one counts."""
+
+    language: str
+    language_probability: float
+    seconds: float
+    """0 while unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """When a word is spoken, in seconds from the beginning."""
+
+    text: str
+    begin: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence or so of a transcript; times in seconds from the beginning."""
+
+    id: int
+    begin: float
+    end: float
+    text: str
+    seek: int = 0
+    """Where the stretch that it was heard in begins, in hundredths of a second."""
+    tokens: Sequence[int] = ()
+    temperature: float = 0.0
+    mean_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_probability: float = 0.0
+    words: Sequence[Word] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many seconds of a sound are done."""
+
+    seconds: float
+
+
+TranscriptEvent = Heard | Segment | Progress | Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Who computed an answer, and why."""
 
@@ -244,6 +323,19 @@ class Speech(Protocol):
     def route(self) -> Route: ...
 
     def batches(self) -> AsyncIterator[Sequence[SoundDelta | Usage]]: ...
+
+    async def aclose(self) -> None:
+        """Cancels what is left of it, wherever it runs. Closing twice is fine."""
+        ...
+
+
+class Transcript(Protocol):
+    """A running transcription. Read it to its end, or close it; the usage is its last event."""
+
+    @property
+    def route(self) -> Route: ...
+
+    def batches(self) -> AsyncIterator[Sequence[TranscriptEvent]]: ...
 
     async def aclose(self) -> None:
         """Cancels what is left of it, wherever it runs. Closing twice is fine."""
@@ -314,6 +406,10 @@ class Inference(Protocol):
 
     async def voices(self, model: str, request_id: str) -> Sequence[Voice]:
         """The voices of a model, its own choice first."""
+        ...
+
+    async def transcribe(self, call: TranscribeCall) -> Transcript:
+        """Start a transcription; returns with its first reply in hand."""
         ...
 
     def models(self) -> Sequence[ModelInfo]:

@@ -1,7 +1,7 @@
 """Read a request's body, with a bound on its size and on the client's patience."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from api.config import ApiConfig
@@ -31,43 +31,47 @@ def body_deadline(*, started_at: float, progress_at: float, received: int, confi
 
 
 async def read_body(receive: Receive, declared: bytes | None, config: ApiConfig) -> bytes:
-    """The whole body. `declared` is the `Content-Length` header.
+    """The whole body. Raises as `body_parts`."""
+    parts = [part async for part in body_parts(receive, declared, config.max_body_bytes, config)]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def body_parts(
+    receive: Receive, declared: bytes | None, limit: int, config: ApiConfig
+) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. `declared` is the `Content-Length` header.
 
     Raises:
-        RequestTooLargeError: it is, or says it will be, over `max_body_bytes`.
+        RequestTooLargeError: it is, or says it will be, over `limit` bytes.
         RequestTimeoutError: the client stalled.
         ClientGoneError: the client left.
     """
-    limit = config.max_body_bytes
     if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
     loop = asyncio.get_running_loop()
-    started_at = loop.time()
-    parts: list[bytes] = []
+    started_at = progress_at = loop.time()
     received = 0
-    try:
-        async with asyncio.timeout_at(started_at + config.body_timeout) as patience:
-            while True:
+    while True:
+        due = body_deadline(started_at=started_at, progress_at=progress_at, received=received, config=config)
+        try:
+            async with asyncio.timeout_at(due):
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                part = message.get("body", b"")
-                if part:
-                    parts.append(part)
-                    received += len(part)
-                    if received > limit:
-                        raise _too_large(limit)
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                if part:
-                    patience.reschedule(
-                        body_deadline(started_at=started_at, progress_at=loop.time(), received=received, config=config)
-                    )
-    except TimeoutError:
-        raise RequestTimeoutError(
-            f"The request body stopped coming after {received} bytes; send it faster than "
-            f"{config.min_body_rate} bytes per second, without pauses of {config.body_timeout:g} seconds."
-        ) from None
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"The request body stopped coming after {received} bytes; send it faster than "
+                f"{config.min_body_rate} bytes per second, without pauses of {config.body_timeout:g} seconds."
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        if part := message.get("body", b""):
+            received += len(part)
+            if received > limit:
+                raise _too_large(limit)
+            yield part
+            # Not counted: how long we took over it.
+            progress_at = loop.time()
+        if not message.get("more_body", False):
+            return
 
 
 async def drain_body(receive: Receive) -> None:

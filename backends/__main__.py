@@ -44,6 +44,13 @@ ENGINES = {
         packages=("av", "espeakng_loader"),
         remedy="pip install 'shoal[speech]'",
     ),
+    "whisper": _Entry(
+        "backends.whisper.engine",
+        "WhisperEngine",
+        "text from sound, through faster-whisper",
+        packages=("faster_whisper", "ctranslate2", "av", "numpy", "onnxruntime", "tokenizers"),
+        remedy="pip install 'shoal[whisper]'",
+    ),
 }
 
 

@@ -88,8 +88,10 @@ class Engine(Protocol):
         """Progress, previews and pictures, as they are made."""
         raise self._cannot("generate images")
 
-    def transcribe(self, requests: AsyncIterator[pb.TranscribeRequest]) -> AsyncGenerator[pb.TranscribeReply, None]:
-        """Segments of text, as they are heard."""
+    def transcribe(
+        self, params: pb.TranscribeParams, file: AsyncIterator[pb.TranscribeRequest]
+    ) -> AsyncGenerator[pb.TranscribeReply, None]:
+        """Segments of text, as they are heard. `file` are the messages that follow, with its pieces."""
         raise self._cannot("transcribe")
 
     def speak(self, request: pb.SpeechRequest) -> AsyncGenerator[pb.SpeechReply, None]:

@@ -167,8 +167,11 @@ class BackendServer(BackendServicer):
 
     async def Transcribe(self, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
         async with self._call(context):
-            self._check_loaded()
-            await _write_all(self._engine.transcribe(requests), context)
+            request = await anext(requests, None)
+            if request is None or not request.HasField("params"):
+                raise InvalidValueError("a call of Transcribe begins with its parameters")
+            self._check_model(request.params)
+            await _write_all(self._engine.transcribe(request.params, requests), context)
 
     async def Speak(self, request: pb.SpeechRequest, context: Any) -> None:
         async with self._call(context):

@@ -44,7 +44,11 @@ Stamp = tuple[str, int, int, int]
 _Found = tuple[str, ModelCard | GalleryError]
 """A name, and the model or what is wrong with it."""
 
-_CAPABILITIES_BY_ENGINE = {"echo": ("chat", "completion", "embedding", "tools"), "speech": ("speech",)}
+_CAPABILITIES_BY_ENGINE = {
+    "echo": ("chat", "completion", "embedding", "tools"),
+    "speech": ("speech",),
+    "whisper": ("transcription",),
+}
 """For engines whose abilities do not depend on weights."""
 
 

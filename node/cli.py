@@ -149,6 +149,7 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
 @option("--fetch-private", is_flag=True, help="Fetch pictures of requests from private addresses too.")
 @option("--max-body", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes.")
+@option("--max-upload", type=int, default=512 << 20, show_default=True, help="The same for forms with files.")
 @option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),

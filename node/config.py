@@ -109,6 +109,10 @@ class NodeConfig:
     max_body: int = 32 * 1024 * 1024
     """The largest request body, in bytes."""
 
+    max_upload: int = 512 * 1024 * 1024
+    """The largest request body with files in it, in bytes. They are kept on the disk, in the data folder, until the
+    request is answered: at most eight times as much for all of them."""
+
     fetch_private: bool = False
     """Fetch the pictures that requests name also from this machine and its networks, not from the internet alone."""
 
@@ -129,6 +133,7 @@ class NodeConfig:
             "stall_after",
             "grace",
             "max_body",
+            "max_upload",
         ):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}={getattr(self, key)} must not be negative")

@@ -6,7 +6,7 @@ unloading by name are orders to the node that is meant.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from mesh.mesh import Mesh
 from mesh.types import Member, ModelState, NodeState
 from node import protocol
 from node.answer_so_far import AnswerSoFar, Given
+from node.backend_client import Requests
 from node.backend_errors import BackendError
 from node.config import NodeConfig
 from node.distant_streams import open_distant
@@ -31,6 +32,7 @@ from node.local_models import LocalModels
 from node.prompts import hashes_of_call
 from node.sending import Asked, Sender, Target
 from node.sound_so_far import SoundSoFar
+from node.transcript_so_far import TranscriptSoFar
 from node.waiting_room import WaitingRoom
 
 LOAD, UNLOAD = "node.Load", "node.Unload"
@@ -38,6 +40,7 @@ LOAD, UNLOAD = "node.Load", "node.Unload"
 
 EMBEDDING, RERANKING = routing.Needs(frozenset({"embedding"})), routing.Needs(frozenset({"rerank"}))
 SPEECH = routing.Needs(frozenset({"speech"}))
+TRANSCRIPTION = routing.Needs(frozenset({"transcription"}))
 
 E = TypeVar("E")
 
@@ -96,6 +99,13 @@ class Dispatcher:
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=SPEECH)
         return await self._start(protocol.SPEAK, asked, body, SoundSoFar())
 
+    async def transcribe(self, call: ports.TranscribeCall) -> Errand[ports.TranscriptEvent]:
+        def body(digest: str, _: Given) -> AsyncIterator[bytes]:
+            return protocol.transcribe_messages(call, digest)
+
+        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=TRANSCRIPTION)
+        return await self._start(protocol.TRANSCRIBE, asked, body, TranscriptSoFar())
+
     async def voices(self, model: str, request_id: str) -> Sequence[ports.Voice]:
         asked = Asked(model=model, request_id=request_id, needs=SPEECH)
         answer = await self._start(protocol.LIST_VOICES, asked, lambda *_: [b""], SoundSoFar())
@@ -104,7 +114,7 @@ class Dispatcher:
     # One request
 
     async def _start(
-        self, method: str, asked: Asked, body: Callable[[str, Given], list[bytes]], so_far: SoFar[E]
+        self, method: str, asked: Asked, body: Callable[[str, Given], Requests], so_far: SoFar[E]
     ) -> Errand[E]:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)

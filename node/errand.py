@@ -23,6 +23,7 @@ from typing import Generic, Protocol, TypeVar
 from api import ports
 from node.answer_so_far import Given
 from node.attempts import PAUSE, Attempts
+from node.backend_client import Requests
 from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.hedging import Hedging
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
@@ -56,7 +57,7 @@ class Errand(Generic[Event_co]):
         sender: Sender,
         method: str,
         asked: Asked,
-        body: Callable[[str, Given], list[bytes]],
+        body: Callable[[str, Given], Requests],
         so_far: SoFar[Event_co],
     ) -> None:
         """`body` serializes the request for a digest and the tokens given so far; files follow in pieces."""

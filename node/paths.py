@@ -29,6 +29,11 @@ class DataFolder:
         return self.root / "logs"
 
     @property
+    def spool(self) -> Path:
+        """Files of running requests. They have no names: nothing is ever seen here."""
+        return self.root / "spool"
+
+    @property
     def digests(self) -> Path:
         """What was hashed before, so that a large file is read once."""
         return self.root / "digests.json"
@@ -65,7 +70,7 @@ class DataFolder:
             StartError: it cannot be created or written to.
         """
         try:
-            for folder in (self.root, self.models, self.logs):
+            for folder in (self.root, self.models, self.logs, self.spool):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StartError(

@@ -5,7 +5,7 @@ The reading side is on the path of every token: it stays plain.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
 import orjson
 
@@ -15,16 +15,22 @@ from api.ports import (
     Event,
     Finished,
     GenerateCall,
+    Heard,
     Logprob,
+    Progress,
     ReasoningDelta,
     RerankCall,
     Sampling,
+    Segment,
     SoundDelta,
     SpeechCall,
     TextDelta,
     ToolCallDelta,
+    TranscribeCall,
+    TranscriptEvent,
     Usage,
     Voice,
+    Word,
 )
 from backends.rpc import backend_pb2 as pb
 
@@ -32,6 +38,7 @@ GENERATE = "Generate"
 EMBED = "Embed"
 RERANK = "Rerank"
 SPEAK = "Speak"
+TRANSCRIBE = "Transcribe"
 LIST_VOICES = "ListVoices"
 
 OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_name["Backend"].methods) - {
@@ -187,6 +194,61 @@ def speech_event(raw: bytes) -> SoundDelta | Usage | None:
             return Usage(reply.usage.prompt_tokens, reply.usage.completion_tokens)
         case _:
             return None
+
+
+async def transcribe_messages(call: TranscribeCall, digest: str) -> AsyncIterator[bytes]:
+    """The request, and the pieces of its file."""
+    params = pb.TranscribeParams(
+        request_id=call.request_id,
+        model_digest=digest,
+        language=call.language,
+        translate=call.translate,
+        prompt=call.prompt,
+        temperature=call.temperature,
+        word_timestamps=call.words,
+        voice_filter=call.voice_filter,
+    )
+    yield pb.TranscribeRequest(params=params).SerializeToString()
+    sent = 0
+    async for piece in call.file.pieces():
+        sent += len(piece)
+        blob = pb.Blob(name="file", data=piece, last=sent == call.file.size)
+        yield pb.TranscribeRequest(blob=blob).SerializeToString()
+    if not sent:
+        yield pb.TranscribeRequest(blob=pb.Blob(name="file", last=True)).SerializeToString()
+
+
+def transcript_event(raw: bytes) -> TranscriptEvent | None:
+    """What a serialized `TranscribeReply` says; None for what clients are not told."""
+    reply = pb.TranscribeReply.FromString(raw)
+    match reply.WhichOneof("event"):
+        case "info":
+            info = reply.info
+            return Heard(info.language, info.language_probability, info.duration_seconds)
+        case "segment":
+            return _segment(reply.segment)
+        case "progress":
+            return Progress(reply.progress.seconds)
+        case "usage":
+            return Usage(reply.usage.prompt_tokens, reply.usage.completion_tokens)
+        case _:
+            return None
+
+
+def _segment(segment: pb.TranscriptSegment) -> Segment:
+    return Segment(
+        id=segment.id,
+        begin=segment.start_seconds,
+        end=segment.end_seconds,
+        text=segment.text,
+        seek=segment.seek,
+        tokens=list(segment.token_ids),
+        temperature=segment.temperature,
+        mean_logprob=segment.mean_logprob,
+        compression_ratio=segment.compression_ratio,
+        no_speech_probability=segment.no_speech_probability,
+        words=[Word(w.word, w.start_seconds, w.end_seconds, w.probability) for w in segment.words],
+    )
 
 
 def voices(replies: Iterable[bytes]) -> list[Voice]:

@@ -19,6 +19,7 @@ from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import NodeId
 from node import protocol
+from node.backend_client import Requests
 from node.backend_errors import BackendError
 from node.breaker import Breaker
 from node.failure import NODE_LOST, NOT_CONNECTED, STALLED, CallFailure, of_backend_error
@@ -197,7 +198,7 @@ class Sender:
         now = self.now()
         return [node for node in self._mesh.view().members if self.breaker.is_open((node, model), now)]
 
-    async def send(self, target: Target, method: str, asked: Asked, body: list[bytes]) -> Sent:
+    async def send(self, target: Target, method: str, asked: Asked, body: Requests) -> Sent:
         """The call at `target`, with its first replies in hand.
 
         Raises:
@@ -226,7 +227,7 @@ class Sender:
             patience.heard(self.now())
         return Sent(self, target, model, begun, first, replies, patience)
 
-    async def _open(self, target: Target, method: str, asked: Asked, body: list[bytes]) -> Replies:
+    async def _open(self, target: Target, method: str, asked: Asked, body: Requests) -> Replies:
         if target.node == self._mesh.self_id:
             return await self._local.call(asked.model, target.digest, method, body, keep_alive=asked.keep_alive)
         header = CallHeader(

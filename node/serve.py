@@ -59,6 +59,9 @@ from node.serving import PeerService
 from node.supervisor import Supervisor
 from node.token_store import keep_token, settle_token
 
+SPOOLED = 8
+"""How many of the largest uploads may be on the disk at once."""
+
 log = logging.getLogger(__name__)
 
 
@@ -214,6 +217,9 @@ async def _start_api(
         node_name=config.name,
         allowed_origins=config.allow_origin,
         max_body_bytes=config.max_body,
+        max_upload_bytes=config.max_upload,
+        max_spool_bytes=SPOOLED * config.max_upload,
+        spool_dir=DataFolder(config.data).spool,
         fetch_private=config.fetch_private,
     )
     server = ApiServer(create_app(dispatcher, api_config, registry, streams, gallery))

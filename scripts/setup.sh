@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with the pinned packages. Quick when nothing changed; safe to run again after a failure.
 #
-#   scripts/setup.sh run          what a node needs, llama engine included
+#   scripts/setup.sh run          what a node needs, with the engines llama, speech and whisper
 #   scripts/setup.sh dev          and what tests and checks need
 #   scripts/setup.sh train        and what training minnow needs (torch)
 #
@@ -144,6 +144,7 @@ make_venv
 once run install_run
 once llama install_llama
 once speech install_pins speech
+once whisper install_pins whisper
 [ "$want" = run ] || once dev install_pins dev
 # Torch is large, and only training and its few tests need it; CI has it so that nothing is skipped there.
 if [ "$want" = train ] || [ "${CI:-}" = true ]; then once train install_pins train; fi

@@ -1646,7 +1646,7 @@ class TranscribeParams(_message.Message):
     temperature: _builtins.float
     word_timestamps: _builtins.bool
     voice_filter: _builtins.bool
-    """skip silence"""
+    """leave out what is no speech; false: as the model's settings say"""
     extra_json: _builtins.str
     def __init__(
         self,
@@ -1678,28 +1678,52 @@ class TranscribeReply(_message.Message):
     INFO_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def info(self) -> Global___TranscriptInfo: ...
     @_builtins.property
     def segment(self) -> Global___TranscriptSegment: ...
     @_builtins.property
     def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def progress(self) -> Global___TranscriptProgress: ...
     def __init__(
         self,
         *,
         info: Global___TranscriptInfo | None = ...,
         segment: Global___TranscriptSegment | None = ...,
         usage: Global___Usage | None = ...,
+        progress: Global___TranscriptProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "info", b"info", "segment", b"segment", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "info", b"info", "progress", b"progress", "segment", b"segment", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "info", b"info", "segment", b"segment", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "info", b"info", "progress", b"progress", "segment", b"segment", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["info", "segment", "usage"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["info", "segment", "usage", "progress"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___TranscribeReply: _TypeAlias = TranscribeReply  # noqa: Y015
+
+@_typing.final
+class TranscriptProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """how far into the sound it is"""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranscriptProgress: _TypeAlias = TranscriptProgress  # noqa: Y015
 
 @_typing.final
 class TranscriptInfo(_message.Message):
@@ -1711,6 +1735,7 @@ class TranscriptInfo(_message.Message):
     language: _builtins.str
     language_probability: _builtins.float
     duration_seconds: _builtins.float
+    """of the sound; 0 while unknown"""
     def __init__(
         self,
         *,
@@ -1740,6 +1765,7 @@ class TranscriptSegment(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SEEK_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     start_seconds: _builtins.float
     end_seconds: _builtins.float
@@ -1748,6 +1774,8 @@ class TranscriptSegment(_message.Message):
     no_speech_probability: _builtins.float
     compression_ratio: _builtins.float
     temperature: _builtins.float
+    seek: _builtins.int
+    """where the window it was heard in begins, in hundredths of a second"""
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___TranscriptWord]: ...
     @_builtins.property
@@ -1765,10 +1793,11 @@ class TranscriptSegment(_message.Message):
         temperature: _builtins.float = ...,
         words: _abc.Iterable[Global___TranscriptWord] | None = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        seek: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression_ratio", b"compression_ratio", "end_seconds", b"end_seconds", "id", b"id", "mean_logprob", b"mean_logprob", "no_speech_probability", b"no_speech_probability", "start_seconds", b"start_seconds", "temperature", b"temperature", "text", b"text", "token_ids", b"token_ids", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression_ratio", b"compression_ratio", "end_seconds", b"end_seconds", "id", b"id", "mean_logprob", b"mean_logprob", "no_speech_probability", b"no_speech_probability", "seek", b"seek", "start_seconds", b"start_seconds", "temperature", b"temperature", "text", b"text", "token_ids", b"token_ids", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -177,7 +177,9 @@ class BackendServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Transcribe(self, request_iterator, context):
-        """Text from sound. `params` first, then the file as pieces in any container PyAV reads.
+        """Text from sound. `params` first, then the file as pieces in any container PyAV reads, the last one marked.
+        Replies: `info` (again at the end, when the length is known for certain), segments as they are found,
+        `progress` at least every few seconds, `usage` last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,17 +23,23 @@ from api.ports import (
     Event,
     Finished,
     GenerateCall,
+    Heard,
     Logprob,
     ModelInfo,
+    Progress,
     RerankCall,
     Reranking,
     Route,
+    Segment,
     SoundDelta,
     SpeechCall,
     TextDelta,
     ToolCallDelta,
+    TranscribeCall,
+    TranscriptEvent,
     Usage,
     Voice,
+    Word,
 )
 
 HERE = Route("fake-node", "local: fake")
@@ -66,7 +72,9 @@ class FakeInference:
         self.batch = batch
         """Words per batch."""
         self.ready = True
-        self.calls: list[GenerateCall | EmbedCall | RerankCall | SpeechCall] = []
+        self.calls: list[GenerateCall | EmbedCall | RerankCall | SpeechCall | TranscribeCall] = []
+        self.files: list[bytes] = []
+        """Of the transcriptions."""
         self.admin: list[tuple[str, str, str | None]] = []
         """(load or unload, model, node), as asked."""
         self.open_answers: set[_FakeStream[Any]] = set()
@@ -119,6 +127,24 @@ class FakeInference:
             raise self.failure
         return FakeSpeech(self, [[SoundDelta(call.text[:6].encode()), SoundDelta(call.text[6:].encode())],
                                  [Usage(len(call.text), 0)]])  # fmt: skip
+
+    async def transcribe(self, call: TranscribeCall) -> "FakeTranscript":
+        """Hears every piece of the file as a word of its length, a second each."""
+        self.calls.append(call)
+        self._check_model(call.model)
+        pieces = [piece async for piece in call.file.pieces()]
+        self.files.append(b"".join(pieces))
+        if self.failure is not None and self.fail_after is None:
+            raise self.failure
+        segments = [
+            Segment(
+                n, n, n + 1, f" {len(piece)}", words=[Word(f" {len(piece)}", n, n + 0.5, 0.9)] if call.words else ()
+            )
+            for n, piece in enumerate(pieces)
+        ]
+        length = float(len(segments))
+        batches: list[list[TranscriptEvent]] = [[Heard("en", 0.9, 0.0)], *([s, Progress(s.end)] for s in segments)]
+        return FakeTranscript(self, [*batches, [Heard("en", 0.9, length), Usage(0, len(segments))]])
 
     async def voices(self, model: str, request_id: str) -> Sequence[Voice]:
         self._check_model(model)
@@ -216,6 +242,7 @@ class _FakeStream(Generic[E]):
 
 FakeAnswer = _FakeStream[Event]
 FakeSpeech = _FakeStream[SoundDelta | Usage]
+FakeTranscript = _FakeStream[TranscriptEvent]
 
 
 def echo(call: GenerateCall, per_batch: int = 1) -> Sequence[Sequence[Event]]:

@@ -1,0 +1,1 @@
+"""The whisper engine: text from sound, piece by piece, through faster-whisper."""

@@ -1,0 +1,35 @@
+"""Sound files for tests, and a models folder with the random whisper in it."""
+
+import io
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from tests.helpers.tiny_whisper import write_tiny_whisper
+
+RATE = 16_000
+
+
+def noise(seconds: float, *, seed: int = 1) -> np.ndarray:
+    """Samples of 16 bits; other ones for each seed."""
+    return np.random.default_rng(seed).normal(0, 3000, int(RATE * seconds)).astype(np.int16)
+
+
+def wav(samples: np.ndarray) -> bytes:
+    """A WAV file."""
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(samples.tobytes())
+    return written.getvalue()
+
+
+def add_whisper(models: Path, name: str = "whisper", **settings: object) -> None:
+    """Puts the random whisper into a node's models folder."""
+    write_tiny_whisper(models / name)
+    lines = [f"  {key}: {value}" for key, value in settings.items()]
+    card = ["engine: whisper", f"path: {name}", *(["settings:", *lines] if lines else [])]
+    (models / f"{name}.yaml").write_text("\n".join(card) + "\n")

@@ -18,7 +18,7 @@ from mesh.codec import (
     MAX_TEXT,
 )
 from mesh.prefixes import HASH_BYTES, MOST_HASHES
-from mesh.types import Device, ModelRecord, ModelState, NodeRecord
+from mesh.types import Device, DeviceShare, ModelRecord, ModelState, NodeRecord
 
 MOST_MODEL_BYTES = 40 * 1024
 """Room for models in a record; what is left is for everything else. Some 300 models with usual names."""
@@ -26,8 +26,11 @@ MOST_MODEL_BYTES = 40 * 1024
 MOST_PREFIX_BYTES = 12 * 1024
 """Of them for sketches of cached prompts: those of the first few loaded models."""
 
-_MODEL_BYTES = 92
-"""What a model takes besides its texts, at most."""
+_MODEL_BYTES = 93
+"""What a model takes besides its texts and shares, at most."""
+
+_SHARE_BYTES = 22
+"""What a share takes besides its text, at most."""
 
 _IMPORTANCE = (ModelState.READY, ModelState.LOADING, ModelState.DRAINING, ModelState.ON_DISK)
 
@@ -53,6 +56,7 @@ def _as_many_as_fit(models: Sequence[ModelRecord]) -> tuple[ModelRecord, ...]:
     for model in models:
         texts = (model.name, model.digest, model.engine, *model.capabilities, *model.devices)
         room -= _MODEL_BYTES + sum(len(text.encode()) + 3 for text in texts)
+        room -= sum(len(share.device.encode()) + _SHARE_BYTES for share in model.shares)
         if room < 0:
             break
         kept.append(model)
@@ -86,6 +90,9 @@ def _model(model: ModelRecord) -> ModelRecord:
         context_length=_count(model.context_length),
         capabilities=tuple(_text(c) for c in model.capabilities[:MAX_CAPABILITIES]),
         devices=tuple(_text(d) for d in model.devices[:MAX_DEVICES]),
+        shares=tuple(
+            DeviceShare(_text(s.device), _count(s.layers), _count(s.size)) for s in model.shares[:MAX_DEVICES]
+        ),
         created=_count(model.created),
         tokens_per_second=_measure(model.tokens_per_second),
         first_token_seconds=_measure(model.first_token_seconds),

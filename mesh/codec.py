@@ -22,7 +22,7 @@ import msgpack
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity, is_signed_by, public_key_of
 from mesh.prefixes import HASH_BYTES, MOST_HASHES
-from mesh.types import Device, ModelRecord, ModelState, NodeId, NodeRecord
+from mesh.types import Device, DeviceShare, ModelRecord, ModelState, NodeId, NodeRecord
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -317,6 +317,7 @@ def _model_fields(model: ModelRecord) -> list[Any]:
         _write_prefixes(model.prefixes),
         model.size,
         model.idle,
+        [[share.device, share.layers, share.size] for share in model.shares],
     ]
 
 
@@ -377,6 +378,19 @@ def _read_model(value: Any) -> ModelRecord:
         prefixes=_read_prefixes(fields[13]) if len(fields) > 13 else frozenset(),
         size=_int(fields[14], "model size", MAX_NUMBER) if len(fields) > 14 else 0,
         idle=_int(fields[15], "idle time", MAX_IDLE) if len(fields) > 15 else 0,
+        shares=_read_shares(fields[16]) if len(fields) > 16 else (),
+    )
+
+
+def _read_shares(value: Any) -> tuple[DeviceShare, ...]:
+    shares = (_array(item, "share of a model", at_least=3) for item in _array(value, "shares", at_most=MAX_DEVICES))
+    return tuple(
+        DeviceShare(
+            _text(fields[0], "device of a share"),
+            _int(fields[1], "layers of a share", MAX_NUMBER),
+            _int(fields[2], "size of a share", MAX_NUMBER),
+        )
+        for fields in shares
     )
 
 

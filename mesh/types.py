@@ -43,6 +43,17 @@ class Device:
     memory_free: int
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceShare:
+    """What one device holds of a model."""
+
+    device: str
+    """As its engine calls it: "CUDA0"."""
+    layers: int
+    size: int
+    """Bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
     """One model on one node."""
@@ -57,7 +68,7 @@ class ModelRecord:
     context_length: int = 0
     capabilities: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
-    """Names of the devices that hold it."""
+    """Names of the devices that hold it; none: the CPU."""
     created: int = 0
     """Unix seconds, by the holder's clock: for people, never compared."""
     tokens_per_second: float = 0.0
@@ -69,6 +80,8 @@ class ModelRecord:
     idle: int = 0
     """How long nobody has used it, as doublings of a minute: 0 up to one, 1 up to two, 2 up to four, … Told this
     coarsely, it is seldom news. It is a duration, as the holder measured it; clocks are never compared."""
+    shares: tuple[DeviceShare, ...] = ()
+    """How it is split over devices beside the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backends.rpc import backend_pb2 as pb
+from mesh.types import DeviceShare
 from node.backend_client import BackendCall, BackendClient, Requests
 from node.backend_errors import (
     BackendCallError,
@@ -152,7 +153,8 @@ class Backend:
             engine=spec.engine,
             state=self.state,
             created=spec.created,
-            devices=spec.devices,
+            devices=tuple(share.device for share in loaded.shares) or spec.devices,
+            shares=tuple(DeviceShare(s.device, s.layers, s.memory_bytes) for s in loaded.shares),
             capabilities=tuple(loaded.capabilities) or spec.capabilities,
             slots=load.slots or loaded.slots,
             busy=load.busy,

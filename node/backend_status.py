@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mesh.types import DeviceShare
 from node.lifecycle import State
 
 
@@ -35,6 +36,8 @@ class BackendStatus:
     state: State
     created: int = 0
     devices: tuple[str, ...] = ()
+    shares: tuple[DeviceShare, ...] = ()
+    """How the engine split it over devices beside the CPU."""
     capabilities: tuple[str, ...] = ()
     slots: int = 0
     busy: int = 0

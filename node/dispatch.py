@@ -345,6 +345,7 @@ def _node_json(member: Member) -> dict[str, Any]:
                 "queued": m.queued,
                 "context_length": m.context_length,
                 "capabilities": list(m.capabilities),
+                "devices": [{"name": s.device, "layers": s.layers, "memory_bytes": s.size} for s in m.shares],
             }
             for m in record.models
         ],

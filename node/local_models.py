@@ -377,6 +377,7 @@ def _record(card: ModelCard, digest: str, status: BackendStatus | None) -> Model
         context_length=status.context_length,
         capabilities=status.capabilities,
         devices=status.devices,
+        shares=status.shares,
         created=card.created,
         tokens_per_second=status.tokens_per_second,
         first_token_seconds=status.first_token_seconds,

@@ -42,8 +42,12 @@ class MachineMemory:
         self._offloads = offloads
 
     def is_on_gpu(self, card: ModelCard) -> bool:
-        """Whether the model goes to the GPUs. As the engine does by itself, all of it, or none."""
-        if card.engine != "llama" or card.settings.get("gpu_layers") == 0 or not self._offloads():
+        """Whether the model goes to the GPUs. What does not fit there stays in the machine's memory; that is left
+        out of account."""
+        settings = card.settings
+        if card.engine != "llama" or settings.get("gpu_layers") == 0 or settings.get("devices") == ["cpu"]:
+            return False
+        if not self._offloads():
             return False
         return bool(_gpus(self._devices()))
 

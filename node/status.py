@@ -57,9 +57,20 @@ def _memory(device: Mapping[str, Any]) -> str:
     return f"{device['memory_free'] / 2**30:.1f} of {human_bytes(device['memory_total'])}"
 
 
+def _shares(model: Mapping[str, Any]) -> str:
+    """Where a loaded model lies: "cpu", or "CUDA0 20 layers, 11.2 GB + ..."."""
+    if model["state"] == "on_disk":
+        return ""
+    shares = [
+        f"{share['name']} {share['layers']} layers, {human_bytes(share['memory_bytes'])}"
+        for share in model.get("devices", ())
+    ]
+    return " + ".join(shares) or "cpu"
+
+
 def _models(nodes: list[Mapping[str, Any]]) -> Table:
     table = Table(title="\nModels", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("model", "node", "state", "busy", "queued", "context", "engine", "digest"):
+    for heading in ("model", "node", "state", "busy", "queued", "context", "engine", "digest", "on"):
         table.add_column(heading, no_wrap=True)
     rows = [(model, node) for node in nodes if node["state"] in ("alive", "suspect") for model in node["models"]]
     rows.sort(key=lambda row: (row[0]["name"], row[0]["state"] == "on_disk", row[1]["name"]))
@@ -74,7 +85,8 @@ def _models(nodes: list[Mapping[str, Any]]) -> Table:
             str(model["context_length"] or "") if held else "",
             model["engine"],
             model["digest"][:8],
+            Text(_shares(model)),
         )
     if not rows:
-        table.add_row("none", "", "", "", "", "", "", "")
+        table.add_row("none", "", "", "", "", "", "", "", "")
     return table

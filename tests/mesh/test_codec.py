@@ -28,7 +28,7 @@ from mesh.codec import (
 )
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity
-from mesh.types import Device, ModelRecord, ModelState, NodeRecord
+from mesh.types import Device, DeviceShare, ModelRecord, ModelState, NodeRecord
 
 ALICE, MALLORY = Identity.from_seed(b"a" * 32), Identity.from_seed(b"m" * 32)
 
@@ -54,6 +54,7 @@ models = st.builds(
     prefixes=st.frozensets(st.integers(0, 2**32 - 1), max_size=20),
     size=counts,
     idle=st.integers(0, codec.MAX_IDLE),
+    shares=st.lists(st.builds(DeviceShare, texts, counts, counts), max_size=3).map(tuple),
 )
 records = st.builds(
     NodeRecord,

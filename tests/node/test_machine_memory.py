@@ -23,6 +23,7 @@ def card(engine: str = "llama", **settings: Any) -> ModelCard:
         pytest.param(card(), [RAM, *GPUS], False, False, id="an engine built for the CPU only"),
         pytest.param(card(), [RAM], True, False, id="no GPU"),
         pytest.param(card(gpu_layers=0), [RAM, *GPUS], True, False, id="told to stay off it"),
+        pytest.param(card(devices=["cpu"]), [RAM, *GPUS], True, False, id="told to stay on the CPU"),
         pytest.param(card("echo"), [RAM, *GPUS], True, False, id="an engine that knows none"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from api.fields import Flag, Integer, Text
 
-SOURCE = Text("source", about="A name of the gallery, or hf://, ollama://, oci://, https:// or file:// and the rest.")
+SOURCE = Text(
+    "source",
+    about="A name of the gallery, or of a model that another node has; or hf://, ollama://, oci://, https://, file://.",
+)
 INSTALL_FIELDS = (
     SOURCE,
     Text("name", about="What the model is called; absent: as its source calls it."),

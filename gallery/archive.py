@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from gallery.download import Fetched, check_disk
+from gallery.download import Fetched
 from gallery.errors import InstallError
+from gallery.part_file import check_disk
 from gallery.source import file_name
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")

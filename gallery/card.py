@@ -50,6 +50,8 @@ class ModelCard:
     """Other names it answers to."""
     keep_alive: float | None = None
     """Seconds it stays loaded unused; negative: for good. None: as the node's setting says."""
+    private: bool = False
+    """Its files are not given to other nodes."""
     created: int = 0
     """Unix seconds: when it came to this machine."""
     source: Literal["built-in", "folder", "store"] = "folder"

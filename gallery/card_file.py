@@ -26,7 +26,17 @@ import yaml
 
 from gallery.card import ENGINES, name_problem
 from gallery.errors import CardError
-from gallery.yaml_nodes import aliases_of, capabilities_of, line_of, mapping_of, pairs, root_node, seconds_of, text_of
+from gallery.yaml_nodes import (
+    aliases_of,
+    capabilities_of,
+    flag_of,
+    line_of,
+    mapping_of,
+    pairs,
+    root_node,
+    seconds_of,
+    text_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +55,7 @@ class CardEntry:
     description: str = ""
     aliases: tuple[str, ...] = ()
     keep_alive: float | None = None
+    private: bool = False
 
 
 def parse_card(text: str, path: Path) -> CardEntry:
@@ -122,4 +133,5 @@ _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
     "description": text_of,
     "aliases": aliases_of,
     "keep_alive": seconds_of,
+    "private": flag_of,
 }

@@ -254,6 +254,7 @@ class Catalog:
             description=entry.description or (header.name if header else ""),
             aliases=entry.aliases,
             keep_alive=entry.keep_alive,
+            private=entry.private,
             created=_created(path or described_in),
             source=source,
             context_length=header.context_length if header else 0,

@@ -82,6 +82,14 @@ class DigestCache:
         whole = [file for file in files if file is not None]
         return combined(card.engine, card.settings, whole, _scales(card)) if len(whole) == len(files) else None
 
+    def file_sha256(self, path: Path) -> str | None:
+        """The sha256 of a file, if it takes no hashing.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._recall(_file_key(path))
+
     def remember(self, path: Path, sha256: str) -> None:
         """The digest of a file that was just hashed elsewhere.
 

@@ -40,6 +40,8 @@ class DownloadConfig:
     trickle: int = 16 * 1024
     timeout: float = 30.0
     """For connecting, and for each read."""
+    rate: float = 0.0
+    """Bytes per second in all; 0: as fast as it goes."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,6 +99,11 @@ class DownloadPlan:
         return self.failures > self.config.failures
 
     @property
+    def has_one_lane(self) -> bool:
+        """The server does not want several connections."""
+        return self._lanes == 1
+
+    @property
     def contiguous(self) -> int:
         """Every byte before this one is written, for good."""
         if self.in_order and not self.is_complete:
@@ -127,14 +134,18 @@ class DownloadPlan:
         self._claims.append(claim)
         return claim
 
-    def received(self, claim: Claim, count: int, now: float) -> None:
-        """`count` more bytes of a claim are written."""
+    def received(self, claim: Claim, count: int, now: float) -> Sequence[int]:
+        """`count` more bytes of a claim are written. Which chunks are whole now: here nobody wants to know."""
         claim.at = min(claim.end, claim.at + count)
         claim.window_bytes += count
         if claim.window_bytes >= self.config.trickle:
             claim.window_began, claim.window_bytes = now, 0
             if not self.in_order:
                 self.failures = 0
+        return ()
+
+    def proved(self, chunk: int, digest: bytes, now: float) -> None:
+        """Only `SwarmPlan` has chunks."""
 
     def is_stalled(self, claim: Claim, now: float) -> bool:
         return now - claim.window_began >= self.config.stall_after
@@ -146,8 +157,12 @@ class DownloadPlan:
             return
         self.done = merged([*self.done, Range(claim.start, claim.at)], self.size)
 
-    def failed(self, now: float, retry_after: float | None = None, *, too_many: bool = False) -> None:
-        """A lane's connection failed. `too_many`: the server does not want so many at once."""
+    def failed(
+        self, now: float, retry_after: float | None = None, *, too_many: bool = False, is_final: bool = False
+    ) -> None:
+        """A lane's connection failed. `too_many`: the server does not want so many at once; `is_final`: ever again."""
+        if is_final:
+            self.failures = self.config.failures + 1
         if too_many:
             self._lanes = 1
         if now < self.wait_until:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from gallery.download import RemoteFile
 from gallery.errors import InstallError
 from gallery.source import HubSource, file_name
+from gallery.transfer import RemoteFile
 from gallery.variants import RepositoryFile
 
 DEFAULT_ENDPOINT = "https://huggingface.co"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from gallery.download import RemoteFile
 from gallery.errors import InstallError, SourceError
 from gallery.source import RegistrySource, file_name
+from gallery.transfer import RemoteFile
 from gallery.web import Web, check_status
 
 MANIFESTS = (

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gallery import hub, registry
-from gallery.download import RemoteFile
 from gallery.entry_file import Entry
 from gallery.errors import InstallError
 from gallery.gguf_header import cache_bytes_per_token
+from gallery.offer import Offer
 from gallery.source import (
     EntrySource,
     FileSource,
@@ -20,6 +20,7 @@ from gallery.source import (
     file_name,
     suggested_name,
 )
+from gallery.transfer import RemoteFile
 from gallery.unsafe_files import check_name
 from gallery.variants import CACHE_CONTEXT, Choice, Variant, choose, projector, variants
 from gallery.web import Web, check_status
@@ -85,6 +86,27 @@ def resolve(wish: Wish, web: Web) -> Resolved:
             return Resolved(name=name, files=(file,), resolved=url, why="the file at that address")
         case FileSource(path):
             return _local(Path(path), name, wish)
+
+
+def from_offer(wish: Wish, offer: Offer) -> Resolved:
+    """A model that other nodes of the mesh have, as they have it."""
+    if offer.engine not in RUNNING_ENGINES:
+        raise InstallError(
+            f"{offer.name} needs the engine {offer.engine}, which cannot be installed from a peer", code="unsupported"
+        )
+    name = wish.name or suggested_name(EntrySource(offer.name))
+    files = [RemoteFile(url="", name=file.name, size=file.size, sha256=file.sha256) for file in offer.files]
+    for file in files:
+        check_name(file.name, allow_pickle=wish.allow_pickle)
+    return Resolved(
+        name=name,
+        files=tuple(files),
+        resolved=offer.resolved or f"mesh://{offer.name}@{offer.digest}",
+        why=f"as {', '.join(offer.nodes[:3])}{' and others' if len(offer.nodes) > 3 else ''} has it",
+        licence=offer.licence,
+        quantization=offer.quantization,
+        card=offer.card(name),
+    )
 
 
 def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:

@@ -1,7 +1,8 @@
 """Installs one model, in a process of its own: `python -m gallery.worker`.
 
-    stdin    one line of JSON, what to install (`Order`); then nothing, and the end of it ends the worker
-    stdout   lines of JSON: {"event": "resolved" | "progress" | "done" | "failed", …}
+    stdin    one line of JSON, what to install (`Order`); then who else has its files (`gallery.company`); its end ends
+             the worker
+    stdout   lines of JSON: {"event": "resolved" | "wanted" | "progress" | "distrusted" | "done" | "failed", …}
 
 A process, so that hashing and writing gigabytes never takes the node's event loop or its memory, and a cancelled
 install ends at once. It may be killed at any moment: what it left is picked up by the next one.
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from gallery.archive import is_archive, unpack
-from gallery.download import Fetched, already_here, check_disk, fetch, forget, patiently
+from gallery.company import Company
+from gallery.download import Fetched, already_here, fetch
 from gallery.download_plan import DownloadConfig
 from gallery.entry_file import Entry
 from gallery.errors import GalleryError, InstallError
@@ -29,8 +31,11 @@ from gallery.galleries import Galleries
 from gallery.gguf_file import read_header
 from gallery.hub import endpoint
 from gallery.installed import Lock, LockedFile, is_a_persons, model_folder, tidy, write_card, write_lock
-from gallery.resolve import Resolved, Wish, resolve
+from gallery.offer import Offer, read_offer
+from gallery.part_file import check_disk, forget
+from gallery.resolve import Resolved, Wish, from_offer, resolve
 from gallery.source import EntrySource, HubSource, RegistrySource, Source, UrlSource, name_problem, parse_source
+from gallery.transfer import patiently
 from gallery.unsafe_files import check_content
 from gallery.web import Web
 
@@ -52,6 +57,12 @@ class Order:
     free_memory: int = 0
     allow_pickle: bool = False
     galleries: tuple[str, ...] = ()
+    me: str = ""
+    """This node's id, if files travel inside the mesh."""
+    logs: str = ""
+    """Where it is written which chunks of which file are here."""
+    offer: dict[str, Any] | None = None
+    """What peers say of a model of that name."""
     download: dict[str, Any] = field(default_factory=dict)
     """Of `DownloadConfig`, what is not as usual."""
 
@@ -61,9 +72,10 @@ def main() -> None:
     os.nice(NICENESS)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     order = Order(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_end_with_node, daemon=True).start()
+    company = Company(order.me, Path(order.logs), _say) if order.me else None
+    threading.Thread(target=_end_with_node, args=(company,), daemon=True).start()
     try:
-        name, lock = install(order)
+        name, lock = install(order, company)
     except GalleryError as error:
         code = error.code if isinstance(error, InstallError) else "invalid"
         _say(event="failed", message=str(error), code=code)
@@ -74,8 +86,8 @@ def main() -> None:
         _say(event="done", name=name, lock=asdict(lock))
 
 
-def install(order: Order) -> tuple[str, Lock]:
-    """Carries out `order`; the model's name and lock.
+def install(order: Order, company: Company | None = None) -> tuple[str, Lock]:
+    """Carries out `order`; the model's name and lock. `company`: the others of the mesh.
 
     Raises:
         GalleryError: it cannot be installed.
@@ -85,8 +97,10 @@ def install(order: Order) -> tuple[str, Lock]:
     config = DownloadConfig(**order.download)
     web = Web(_typed(source), timeout=config.timeout)
     entry = None
+    offer = read_offer(order.offer) if order.offer is not None else None
     if isinstance(source, EntrySource):
-        entry = _entry(source.name, Galleries(Path(order.cache), order.galleries))
+        galleries = Galleries(Path(order.cache), order.galleries)
+        entry = galleries.find(source.name) if offer is not None else _entry(source.name, galleries)
     wish = Wish(
         source=source,
         text=order.source,
@@ -96,7 +110,7 @@ def install(order: Order) -> tuple[str, Lock]:
         allow_pickle=order.allow_pickle,
         entry=entry,
     )
-    found = patiently(lambda: resolve(wish, web), config)
+    found = _resolved(wish, web, config, offer)
     if problem := name_problem(found.name):
         raise InstallError(problem, code="invalid")
     models = Path(order.models)
@@ -109,7 +123,21 @@ def install(order: Order) -> tuple[str, Lock]:
     _say(event="resolved", name=found.name, resolved=found.resolved, why=found.why, files=[f.name for f in found.files])
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(folder):
-        return found.name, _bring(found, folder, models, web, config, order)
+        return found.name, _bring(found, folder, models, web, config, order, company)
+
+
+def _resolved(wish: Wish, web: Web, config: DownloadConfig, offer: Offer | None) -> Resolved:
+    """What a gallery has of that name; what a peer has if none has it, or its hub cannot be reached."""
+    if offer is None:
+        return patiently(lambda: resolve(wish, web), config)
+    if wish.entry is None:
+        return from_offer(wish, offer)
+    try:
+        return resolve(wish, web)
+    except InstallError as error:
+        if not error.may_pass:
+            raise
+        return from_offer(wish, offer)
 
 
 def _entry(name: str, galleries: Galleries) -> Entry:
@@ -121,7 +149,15 @@ def _entry(name: str, galleries: Galleries) -> Entry:
     return entry
 
 
-def _bring(found: Resolved, folder: Path, models: Path, web: Web, config: DownloadConfig, order: Order) -> Lock:
+def _bring(
+    found: Resolved,
+    folder: Path,
+    models: Path,
+    web: Web,
+    config: DownloadConfig,
+    order: Order,
+    company: Company | None,
+) -> Lock:
     if found.in_place is not None:
         read_header(found.in_place)
         first: Path = found.in_place
@@ -129,7 +165,7 @@ def _bring(found: Resolved, folder: Path, models: Path, web: Web, config: Downlo
     else:
         known = [file for file in found.files if file.size is not None]
         check_disk(folder, sum((f.size or 0) - already_here(f, folder) for f in known))
-        fetched = _unpacked(_fetch_all(found, folder, web, config), folder)
+        fetched = _unpacked(_fetch_all(found, folder, web, config, company), folder)
         for file, _ in fetched:
             _check_model_file(file.path, allow_pickle=order.allow_pickle)
         first = Path(found.name) / fetched[0][0].path.name
@@ -148,16 +184,23 @@ def _bring(found: Resolved, folder: Path, models: Path, web: Web, config: Downlo
     return lock
 
 
-def _fetch_all(found: Resolved, folder: Path, web: Web, config: DownloadConfig) -> list[tuple[Fetched, str]]:
+def _fetch_all(
+    found: Resolved, folder: Path, web: Web, config: DownloadConfig, company: Company | None
+) -> list[tuple[Fetched, str]]:
     sizes = [file.size or 0 for file in found.files]
     done: list[tuple[Fetched, str]] = []
+    shared = 0
     for number, file in enumerate(found.files):
         before, after = sum(f.size for f, _ in done), sum(sizes[number + 1 :])
 
-        def report(here: int, size: int, before: int = before, after: int = after) -> None:
-            _say(event="progress", fetched=before + here, size=before + size + after)
+        def report(
+            here: int, size: int, given: int, before: int = before, after: int = after, had: int = shared
+        ) -> None:
+            nonlocal shared
+            shared = had + given
+            _say(event="progress", fetched=before + here, size=before + size + after, from_peers=shared)
 
-        done.append((fetch(file, folder, web, report=report, config=config), file.url))
+        done.append((fetch(file, folder, web, report=report, config=config, company=company), file.url))
     return done
 
 
@@ -230,17 +273,24 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
+_saying = threading.Lock()
+
+
 def _say(**what: object) -> None:
     try:
-        sys.stdout.write(json.dumps(what) + "\n")
-        sys.stdout.flush()
+        with _saying:
+            sys.stdout.write(json.dumps(what) + "\n")
+            sys.stdout.flush()
     except OSError:
         os._exit(1)  # Nobody listens any more.
 
 
-def _end_with_node() -> None:
+def _end_with_node(company: Company | None) -> None:
     # The node holds the other end; it ends with it, however that ended.
-    sys.stdin.read()
+    if company is not None:
+        company.listen(sys.stdin)
+    else:
+        sys.stdin.read()
     os._exit(1)
 
 

@@ -104,6 +104,12 @@ def mapping_of(key: str, node: yaml.Node, path: Path) -> Mapping[str, Any]:
     return value
 
 
+def flag_of(key: str, node: yaml.Node, path: Path) -> bool:
+    if not isinstance(node, yaml.ScalarNode) or node.value not in ("true", "false"):
+        raise CardError(path, f"{key} must be true or false", line_of(node))
+    return bool(node.value == "true")
+
+
 def seconds_of(key: str, node: yaml.Node, path: Path) -> float:
     # Compared as a text first: YAML's own numbers include 1:30, .inf and 0o17.
     if isinstance(node, yaml.ScalarNode) and re.fullmatch(r"-?\d{1,9}(\.\d+)?", node.value, re.ASCII):

@@ -12,6 +12,7 @@ from mesh.codec import (
     MAX_ADDRESSES,
     MAX_CAPABILITIES,
     MAX_DEVICES,
+    MAX_FILES,
     MAX_IDLE,
     MAX_MODELS,
     MAX_NUMBER,
@@ -46,6 +47,7 @@ def fit(record: NodeRecord) -> NodeRecord:
         software=_text(record.software),
         devices=tuple(_device(d) for d in record.devices[:MAX_DEVICES]),
         models=_as_many_as_fit([_model(m) for m in ordered[:MAX_MODELS]]),
+        files=frozenset(sorted(record.files)[:MAX_FILES]),
     )
 
 

@@ -22,13 +22,14 @@ import msgpack
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity, is_signed_by, public_key_of
 from mesh.prefixes import HASH_BYTES, MOST_HASHES
-from mesh.types import Device, DeviceShare, ModelRecord, ModelState, NodeId, NodeRecord
+from mesh.types import FILE_ID_BYTES, Device, DeviceShare, ModelRecord, ModelState, NodeId, NodeRecord
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024
 """Of one gossip message. A view that needs more is sent in several."""
 MAX_MODELS = 256
 MAX_DEVICES = 64
+MAX_FILES = 512
 MAX_ADDRESSES = 16
 MAX_CAPABILITIES = 32
 MAX_TEXT = 256
@@ -296,6 +297,7 @@ def _record_fields(record: NodeRecord) -> list[Any]:
         [[d.kind, d.name, d.memory_total, d.memory_free] for d in record.devices],
         [_model_fields(model) for model in record.models],
         record.news,
+        b"".join(sorted(record.files)),
     ]
 
 
@@ -340,7 +342,15 @@ def _read_payload(payload: bytes) -> NodeRecord:
         devices=tuple(_read_device(item) for item in devices),
         models=tuple(_read_model(item) for item in models),
         news=_int(fields[11], "news", MAX_VERSION),
+        files=_read_files(fields[12]) if len(fields) > 12 else frozenset(),
     )
+
+
+def _read_files(value: Any) -> frozenset[bytes]:
+    raw = _bytes(value, "files", FILE_ID_BYTES * MAX_FILES)
+    if len(raw) % FILE_ID_BYTES:
+        raise WireError("files: not a row of digests")
+    return frozenset(raw[at : at + FILE_ID_BYTES] for at in range(0, len(raw), FILE_ID_BYTES))
 
 
 def _read_device(value: Any) -> Device:

@@ -16,7 +16,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -180,6 +180,7 @@ class Mesh:
         software: str,
         devices: Sequence[Device],
         models: Sequence[ModelRecord],
+        files: Iterable[bytes] = (),
     ) -> None:
         """Say what this node now is. Cheap: call it on every change.
 
@@ -194,6 +195,7 @@ class Mesh:
                 software=software,
                 devices=tuple(devices),
                 models=tuple(models),
+                files=frozenset(files),
             )
         )
         self._show(self._view)
@@ -246,6 +248,12 @@ class Mesh:
         """
         parsed = parse_address(address)
         self._bridge.post(partial(self._service.dial, (parsed,), is_kept=True))
+
+    def hosts_of(self, peer: NodeId) -> list[str]:
+        """By which names or addresses the machine of `peer` can be reached, the likeliest first."""
+        member = self._view.members.get(peer)
+        addresses = in_dialling_order(member.record.addresses, self._own_hosts) if member is not None else []
+        return list(dict.fromkeys(address.host for address in addresses))
 
     def report_failure(self, peer: NodeId) -> None:
         """A request to `peer` failed in a way that may mean it is gone. It is asked at once."""

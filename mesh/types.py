@@ -15,6 +15,9 @@ NodeId = NewType("NodeId", str)
 """A libp2p peer id in its text form. Who a node is; its name is only what people call it."""
 
 
+FILE_ID_BYTES = 16
+
+
 class NodeState(StrEnum):
     """What *this* node thinks of another one; never gossiped as such."""
 
@@ -105,6 +108,9 @@ class NodeRecord:
     """Shoal's version, for people."""
     devices: tuple[Device, ...] = ()
     models: tuple[ModelRecord, ...] = ()
+    files: frozenset[bytes] = frozenset()
+    """Files of weights that it gives to others, whole or in part: the first `FILE_ID_BYTES` of their sha256. Which
+    chunks of them it has is asked of the node itself: that changes too often to be told to all."""
     _by_name: dict[str, ModelRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Filled when it is first asked: every request asks every record."""
 

@@ -9,6 +9,7 @@ from mesh.mesh import Mesh
 from mesh.types import Device
 from node.devices import detect
 from node.local_models import SOON_READ, LocalModels
+from node.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
@@ -25,19 +26,24 @@ MEMORY_STEP = 256 * 1024 * 1024
 class Announcer:
     """Watches, and says `Mesh.announce`."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels, *, name: str, api_url: Callable[[], str]) -> None:
+    def __init__(
+        self, mesh: Mesh, local: LocalModels, sharing: Sharing, *, name: str, api_url: Callable[[], str]
+    ) -> None:
         """`api_url`: how others reach the API here; it may change with this machine's address."""
         self._mesh = mesh
         self._local = local
+        self._sharing = sharing
         self._name = name
         self._api_url = api_url
         self._devices: tuple[Device, ...] = ()
         local.on_change(self._announce)
+        sharing.on_change = self._announce
 
     async def ready(self) -> None:
         """The first announcement."""
         self._devices = await asyncio.to_thread(_devices)
         await self._local.refresh(largest=SOON_READ)
+        await self._sharing.refresh()
         self._announce()
 
     async def run(self) -> None:
@@ -45,6 +51,7 @@ class Announcer:
         while True:
             try:
                 await self._local.refresh()
+                await self._sharing.refresh()
                 self._devices = await asyncio.to_thread(_devices)
             except OSError as error:
                 log.warning("could not look at models and devices: %s", error)
@@ -58,6 +65,7 @@ class Announcer:
             software=SOFTWARE,
             devices=self._devices,
             models=self._local.records(),
+            files=self._sharing.ids,
         )
 
 

@@ -120,6 +120,10 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     "--models-from", multiple=True, metavar="DIR", help="Use the models in this folder too, Ollama's or LM Studio's."
 )
 @option("--gallery", multiple=True, metavar="PLACE", help="One more gallery: a folder, or an address of an index.yaml.")
+@option("--share/--no-share", default=True, help="Give installed models' files to other nodes, or not.")
+@option("--share-port", type=int, default=0, help="Port where other nodes fetch weights.  [default: any free]")
+@option("--share-rate", type=int, default=0, help="Bytes per second that other nodes may fetch; 0: no limit.")
+@option("--download-rate", type=int, default=0, help="Bytes per second that an install may fetch; 0: no limit.")
 @option("--load-wait", type=float, default=120.0, show_default=True, help="Seconds a request waits for a load.")
 @option("--load-timeout", type=float, default=600.0, show_default=True, help="Seconds a load may take.")
 @option(

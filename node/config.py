@@ -77,6 +77,18 @@ class NodeConfig:
     gallery: tuple[str, ...] = ()
     """More galleries beside the one that ships: folders, or addresses of an index.yaml."""
 
+    share: bool = True
+    """Give the files of installed models to other nodes of the mesh, unless their cards say `private: true`."""
+
+    share_port: int = 0
+    """Where other nodes fetch weights from this one; 0 picks a free port."""
+
+    share_rate: int = 0
+    """Bytes per second that other nodes may fetch from this one, together. 0: as fast as it goes."""
+
+    download_rate: int = 0
+    """Bytes per second that an install may fetch, from wherever. 0: as fast as it goes."""
+
     load_wait: float = 120.0
     """How long a request waits for its model to load before it is told 503."""
 
@@ -120,10 +132,12 @@ class NodeConfig:
     """debug, info, warning or error."""
 
     def __post_init__(self) -> None:
-        for key in ("port", "mesh_port"):
+        for key in ("port", "mesh_port", "share_port"):
             if not 0 <= getattr(self, key) <= 65535:
                 raise ConfigError(f"{key}={getattr(self, key)} is not a port; use 0 to 65535")
         for key in (
+            "share_rate",
+            "download_rate",
             "load_wait",
             "load_timeout",
             "keep_alive",

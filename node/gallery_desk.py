@@ -1,6 +1,7 @@
 """What can be asked of the gallery on one node: by its own API, and by peers. Each question has a name and a JSON body.
 
-install {source, name, context, allow_pickle}    jobs    job {id}    cancel {id}    retry {id}
+install {source, name, context, allow_pickle, free_memory}    jobs    job {id}    cancel {id}    retry {id}
+offer {name}    a model of this node, so that another one can install it
 show {name}    edit {name, card}    remove {name}    verify {name}    gc
 """
 
@@ -8,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,15 @@ from gallery.installed import (
     remove,
     write_card_text,
 )
+from gallery.offer import write_offer
 from gallery.source import FileSource, name_problem, parse_source
+from mesh.types import Member
 from node.backend_errors import BackendCallError
 from node.errors import CommandError
 from node.install_job import InstallJob
 from node.installs import Installs
 from node.local_models import LocalModels
+from node.sharing import Sharing
 
 GALLERY = "node.Gallery"
 """The call between nodes; its `extra` says what is asked, its message is the JSON body, so are its replies."""
@@ -44,12 +49,16 @@ ONLY_HERE = frozenset({"edit"})
 class GalleryDesk:
     """Answers for this node. Lives in its event loop; files are read and hashed in threads."""
 
-    def __init__(self, installs: Installs, models: Path, local: LocalModels) -> None:
+    def __init__(self, installs: Installs, models: Path, local: LocalModels, sharing: Sharing) -> None:
         self._installs = installs
         self._models = models
         self._local = local
+        self._sharing = sharing
+        self.ask_for_offer: Callable[[str, Member], Awaitable[Mapping[str, Any]]] | None = None
+        """Asks a peer what it has under a name; there once there is a mesh."""
         self._questions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
             "install": self._install,
+            "offer": self._offer,
             "jobs": self._jobs,
             "job": self._job,
             "cancel": self._cancel,
@@ -94,13 +103,29 @@ class GalleryDesk:
     # -------------------------------------------------------------- installs
 
     async def _install(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        source = str(body.get("source", ""))
         job = self._installs.begin(
-            str(body.get("source", "")),
+            source,
             name=str(body.get("name") or ""),
             context=int(body.get("context") or 0),
             allow_pickle=body.get("allow_pickle") is True,
+            free_memory=int(body.get("free_memory") or 0),
+            offer=await self._offer_of_peers(source),
         )
         return job.as_json()
+
+    async def _offer_of_peers(self, source: str) -> dict[str, Any] | None:
+        if self.ask_for_offer is None:
+            return None
+        offer = await self._sharing.find_offer(source, partial(self.ask_for_offer, source))
+        return write_offer(offer) if offer is not None else None
+
+    async def _offer(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = str(body.get("name", ""))
+        offer = await self._sharing.offer(name)
+        if offer is None:
+            raise _refused("NOT_FOUND", "model_not_found", f"this node gives no model {name[:100]!r} away")
+        return write_offer(offer)
 
     async def _jobs(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"jobs": [job.as_json() for job in self._installs.jobs]}

@@ -35,6 +35,7 @@ class GalleryDoor:
         self._mesh = mesh
         self._dispatcher = dispatcher
         self._reading = asyncio.Lock()
+        desk.ask_for_offer = self._ask_for_offer
 
     async def search(self, text: str) -> Mapping[str, Any]:
         async with self._reading:
@@ -61,6 +62,19 @@ class GalleryDoor:
                 answer = reply
         return dict(answer) | {"node": member.record.name}
 
+    async def _ask_for_offer(self, name: str, member: Member) -> Mapping[str, Any]:
+        """What a peer has under that name.
+
+        Raises:
+            MeshError: it has nothing, or does not answer.
+        """
+        answer: Any = {}
+        async with contextlib.aclosing(self._raw(member, "offer", {"name": name})) as replies:
+            async for reply in replies:
+                with contextlib.suppress(orjson.JSONDecodeError):
+                    answer = orjson.loads(reply)
+        return answer if isinstance(answer, dict) else {}
+
     async def watch(self, job: str, node: str | None) -> AsyncIterator[Mapping[str, Any]]:
         member = self._member(node)
         changes = self._here(job) if member is None else self._remote(member, WATCH, {"id": job})
@@ -76,17 +90,22 @@ class GalleryDoor:
     async def _remote(
         self, member: Member, what: str, body: Mapping[str, Any]
     ) -> AsyncGenerator[Mapping[str, Any], None]:
-        header = CallHeader(method=GALLERY, model=str(body.get("name", ""))[:200], digest="", request_id="", extra=what)
         try:
-            replies = await self._mesh.call(member.record.id, header, [orjson.dumps(dict(body))])
-            try:
-                async for batch in replies:
-                    for reply in batch:
-                        yield _parsed(reply, member.record.name)
-            finally:
-                await replies.aclose()
+            async with contextlib.aclosing(self._raw(member, what, body)) as replies:
+                async for reply in replies:
+                    yield _parsed(reply, member.record.name)
         except MeshError as error:
             raise self._dispatcher.error_at(member, error) from error
+
+    async def _raw(self, member: Member, what: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        header = CallHeader(method=GALLERY, model=str(body.get("name", ""))[:200], digest="", request_id="", extra=what)
+        replies = await self._mesh.call(member.record.id, header, [orjson.dumps(dict(body))])
+        try:
+            async for batch in replies:
+                for reply in batch:
+                    yield reply
+        finally:
+            await replies.aclose()
 
     def _member(self, node: str | None) -> Member | None:
         """The node that is meant; None for this one."""

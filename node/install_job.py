@@ -27,6 +27,10 @@ class InstallJob:
     """As asked for; once it is resolved, the model's name."""
     context: int = 0
     allow_pickle: bool = False
+    free_memory: int = 0
+    """Bytes that the model may take; 0: what is free on this node."""
+    offer: Mapping[str, Any] | None = None
+    """What peers said of a model of that name."""
     state: str = QUEUED
     resolved: str = ""
     why: str = ""
@@ -34,6 +38,8 @@ class InstallJob:
     fetched: int = 0
     size: int = 0
     """Bytes; 0: not known yet."""
+    from_peers: int = 0
+    """Bytes of them that other nodes gave."""
     speed: float = 0.0
     """Bytes per second."""
     error: str = ""
@@ -54,7 +60,8 @@ class InstallJob:
     def as_json(self) -> dict[str, Any]:
         """For the API."""
         left = self.seconds_left
-        return asdict(self) | {"seconds_left": None if left is None else round(left, 1)}
+        told = {key: value for key, value in asdict(self).items() if key != "offer"}
+        return told | {"seconds_left": None if left is None else round(left, 1)}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -94,7 +101,8 @@ def after_event(job: InstallJob, event: Mapping[str, Any], speed: float, now: fl
         case "resolved":
             return replace(job, name=str(event["name"]), resolved=str(event["resolved"]), why=str(event["why"]))
         case "progress":
-            return replace(job, fetched=int(event["fetched"]), size=int(event["size"]), speed=speed)
+            fetched, size, given = (int(event.get(key, 0)) for key in ("fetched", "size", "from_peers"))
+            return replace(job, fetched=fetched, size=size, from_peers=given, speed=speed)
         case "done":
             return replace(
                 job, state=DONE, name=str(event["name"]), fetched=job.size, speed=0.0, error="", code="", ended_at=now

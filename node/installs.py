@@ -12,8 +12,9 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gallery.installed import PART_SUFFIXES, model_folder
 from gallery.source import name_problem, parse_source
 from node.errors import CommandError
 from node.install_job import CANCELLED, QUEUED, RUNNING, InstallJob, Speed, after_event, failed, forgotten
+from node.sharing import Sharing
 
 AT_ONCE = 2
 """Installs that run at a time; each has several connections of its own."""
@@ -39,12 +41,20 @@ Extra = Callable[[], Awaitable[dict[str, Any]]]
 class Installs:
     """Lives in the node's event loop."""
 
-    def __init__(self, folder: Path, models: Path, extra: Extra, installed: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: Path,
+        extra: Extra,
+        installed: Callable[[str], Awaitable[None]],
+        sharing: Sharing | None = None,
+    ) -> None:
         self._folder = folder
         self._models = models
         self._extra = extra
         self._installed = installed
         """Called with the name of a model that has just been installed."""
+        self._sharing = sharing
         self._jobs: dict[str, InstallJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
@@ -88,7 +98,16 @@ class Installs:
         except KeyError:
             raise CommandError(f"there is no install {job_id[:40]!r} on this node") from None
 
-    def begin(self, source: str, *, name: str = "", context: int = 0, allow_pickle: bool = False) -> InstallJob:
+    def begin(
+        self,
+        source: str,
+        *,
+        name: str = "",
+        context: int = 0,
+        allow_pickle: bool = False,
+        free_memory: int = 0,
+        offer: Mapping[str, Any] | None = None,
+    ) -> InstallJob:
         """A job for `source`; the one that runs already if there is one.
 
         Raises:
@@ -110,6 +129,8 @@ class Installs:
             name=name,
             context=context,
             allow_pickle=allow_pickle,
+            free_memory=free_memory,
+            offer=offer,
             created_at=time.time(),
         )
         self._start(job)
@@ -175,7 +196,10 @@ class Installs:
     async def _work(self, job_id: str) -> None:
         job = self._jobs[job_id]
         order = {"source": job.source, "name": job.name if job.name else "", "context": job.context}
-        order |= {"allow_pickle": job.allow_pickle, **await self._extra()}
+        order |= {"allow_pickle": job.allow_pickle, "offer": job.offer, **await self._extra()}
+        if job.free_memory:
+            order["free_memory"] = job.free_memory
+        wanted: set[str] = set()
         worker = await _spawn()
         try:
             assert worker.stdin is not None
@@ -185,16 +209,26 @@ class Installs:
                 worker.stdin.write(json.dumps(order).encode() + b"\n")
             speed = Speed(time.monotonic())
             async for line in worker.stdout:
-                await self._heard(job_id, line, speed)
+                event = json.loads(line)
+                if event["event"] == "wanted" and self._sharing is not None:
+                    wanted.add(event["file"])
+                    self._sharing.want(event, partial(_tell, worker))
+                elif event["event"] == "distrusted":
+                    for peer in event["peers"]:
+                        log.warning("peer %s is not asked for weights any more: %s", peer[-8:], event["why"])
+                else:
+                    await self._heard(job_id, event, speed)
         finally:
+            if self._sharing is not None:
+                for sha256 in wanted:
+                    self._sharing.unwant(sha256)
             with contextlib.suppress(ProcessLookupError):
                 worker.kill()
             await worker.wait()
         if not self._jobs[job_id].is_over:
             self._put(failed(self._jobs[job_id], "the install ended without a word; retry it", "crashed", time.time()))
 
-    async def _heard(self, job_id: str, line: bytes, speed: Speed) -> None:
-        event = json.loads(line)
+    async def _heard(self, job_id: str, event: Mapping[str, Any], speed: Speed) -> None:
         rate = speed.update(event["fetched"], time.monotonic()) if event["event"] == "progress" else 0.0
         job = after_event(self._jobs[job_id], event, rate, time.time())
         if event["event"] == "done":
@@ -226,6 +260,13 @@ class Installs:
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
+
+
+def _tell(worker: asyncio.subprocess.Process, told: Mapping[str, Any]) -> None:
+    assert worker.stdin is not None
+    # One that has just ended wants to know nothing more.
+    with contextlib.suppress(RuntimeError, ConnectionError):
+        worker.stdin.write(json.dumps(told).encode() + b"\n")
 
 
 async def _spawn() -> asyncio.subprocess.Process:

@@ -44,6 +44,11 @@ class DataFolder:
         return self.root / "gallery" / "installs"
 
     @property
+    def chunk_logs(self) -> Path:
+        """Which chunks of which file of weights are here, for peers."""
+        return self.root / "gallery" / "chunks"
+
+    @property
     def gallery_cache(self) -> Path:
         """Copies of the galleries at addresses, so that they work offline."""
         return self.root / "gallery" / "cache"

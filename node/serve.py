@@ -52,10 +52,13 @@ from node.lan import lan_address
 from node.lifecycle import LifecycleConfig
 from node.local_models import LocalModels
 from node.metrics import NodeCollector
+from node.offers import Offers
 from node.parent import exit_with_parent
 from node.paths import DataFolder, write_private
 from node.replicator import Replicator
 from node.serving import PeerService
+from node.share_process import ShareProcess
+from node.sharing import Sharing
 from node.supervisor import Supervisor
 from node.token_store import keep_token, settle_token
 
@@ -125,12 +128,17 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         catalog = Catalog(folder.models, stores=config.stores)
         lifecycle = LifecycleConfig(load_timeout=config.load_timeout)
         supervisor = await stack.enter_async_context(Supervisor(log_dir=folder.logs, config=lifecycle))
-        local = LocalModels(catalog, DigestCache(folder.digests), supervisor, config)
+        digests = DigestCache(folder.digests)
+        local = LocalModels(catalog, digests, supervisor, config)
         streams = Streams(mark=mark_of(identity.node_id))
-        desk = await stack.enter_async_context(_gallery_desk(config, folder, local))
-        peers = PeerService(local, streams, desk)
+        sharing = await stack.enter_async_context(
+            _sharing(config, folder, Offers(catalog, digests, folder.models, folder.chunk_logs))
+        )
+        desk = await stack.enter_async_context(_gallery_desk(config, folder, local, sharing, identity))
+        peers = PeerService(local, streams, desk, sharing)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
+        sharing.join(mesh)
         greeter = Greeter(mesh)
         await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
@@ -143,7 +151,9 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         stack.push_async_callback(server.stop, 0.0)
 
         api_url = _api_url(config, server.port)
-        announcer = Announcer(mesh, local, name=config.name, api_url=partial(_url_for_peers, config, server.port))
+        announcer = Announcer(
+            mesh, local, sharing, name=config.name, api_url=partial(_url_for_peers, config, server.port)
+        )
         await announcer.ready()
         background = await stack.enter_async_context(Background())
         background.start(announcer.run(), "looking at models and devices")
@@ -167,13 +177,27 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
 
 
 @asynccontextmanager
-async def _gallery_desk(config: NodeConfig, folder: DataFolder, local: LocalModels) -> AsyncIterator[GalleryDesk]:
+async def _sharing(config: NodeConfig, folder: DataFolder, offers: Offers) -> AsyncIterator[Sharing]:
+    async with (
+        ShareProcess(config.mesh_host, config.share_port, config.share_rate) as process,
+        Sharing(offers, process, folder.chunk_logs, is_on=config.share) as sharing,
+    ):
+        yield sharing
+
+
+@asynccontextmanager
+async def _gallery_desk(
+    config: NodeConfig, folder: DataFolder, local: LocalModels, sharing: Sharing, identity: Identity
+) -> AsyncIterator[GalleryDesk]:
     async def extra() -> dict[str, Any]:
         devices = await asyncio.to_thread(detect)
         return {
             "models": str(folder.models),
             "cache": str(folder.gallery_cache),
             "galleries": list(config.gallery),
+            "me": identity.node_id,
+            "logs": str(folder.chunk_logs),
+            "download": {"rate": config.download_rate},
             "free_memory": max((device.memory_free for device in devices), default=0),
         }
 
@@ -181,9 +205,10 @@ async def _gallery_desk(config: NodeConfig, folder: DataFolder, local: LocalMode
         model = model_folder(folder.models, name)
         lock = await asyncio.to_thread(read_lock, model)
         await local.welcome({model / file.name: file.sha256 for file in lock.files} if lock else {})
+        await sharing.refresh()
 
-    async with Installs(folder.installs, folder.models, extra, installed) as installs:
-        yield GalleryDesk(installs, folder.models, local)
+    async with Installs(folder.installs, folder.models, extra, installed, sharing) as installs:
+        yield GalleryDesk(installs, folder.models, local, sharing)
 
 
 def _mesh_config(config: NodeConfig) -> MeshConfig:

@@ -20,6 +20,7 @@ from node.gallery_desk import GALLERY, GalleryDesk, answer_peer
 from node.local_models import LocalModels
 from node.protocol import OPEN_TO_PEERS, keep_alive_of
 from node.replicator import REPLICATE
+from node.sharing import WEIGHTS, Sharing, answer_introduction
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,11 @@ log = logging.getLogger(__name__)
 class PeerService:
     """Answers the calls that arrive from peers. Fulfils `mesh.calls.CallHandler`."""
 
-    def __init__(self, local: LocalModels, streams: Streams, gallery: GalleryDesk) -> None:
+    def __init__(self, local: LocalModels, streams: Streams, gallery: GalleryDesk, sharing: Sharing) -> None:
         self._local = local
         self._streams = streams
         self._gallery = gallery
+        self._sharing = sharing
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -82,6 +84,9 @@ class PeerService:
                 async with contextlib.aclosing(answer_peer(self._gallery, header.extra, call.messages)) as answers:
                     async for answer in answers:
                         yield answer
+            elif header.method == WEIGHTS:
+                async for answer in answer_introduction(self._sharing, call.peer, call.messages):
+                    yield answer
             elif header.method == LOAD:
                 log.info("peer %s asks to load %r", call.peer[-8:], header.model)
                 await self._local.load(header.model)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gallery.download import RemoteFile, fetch
+from gallery.download import fetch
 from gallery.download_plan import DownloadConfig
 from gallery.errors import InstallError
+from gallery.transfer import RemoteFile
 from gallery.web import Web
 from tests.helpers.file_server import Corrupt, Cut, FileServer, Stall, Status, Trickle
 

@@ -23,6 +23,8 @@ from backends.errors import (
     TextLengthError,
     UnsupportedError,
 )
+from backends.llama import logs
+from backends.llama.footprint import footprint_in
 from backends.llama.model import Context, Floats, Model
 from backends.llama.shape import Shape
 from backends.llama.turns import Turns
@@ -67,6 +69,8 @@ class Embedder:
         self._longest = longest
         self._room = _whole_rows(min(BATCH, longest))
         self._context: Context | None = None
+        self.memory_bytes = 0
+        """Of the context; none until a text comes."""
         self._waiting: Turns[Text] = Turns()
         self._news = threading.Condition()
         self._calls = 0
@@ -184,16 +188,16 @@ class Embedder:
         if self._context is not None:
             self._context.close()
             self._context = None
-        shape = Shape(
-            cells=self._room,
-            sequences=SEQUENCES,
-            batch=self._room,
-            micro_batch=self._room,
-            threads=self._threads,
-            pooled=True,
-        )
-        self._context = Context(self._model, shape)
+        with logs.collected() as lines:
+            self._context = Context(self._model, shape_for(self._room, self._threads))
+        self.memory_bytes = footprint_in(lines).total
         return self._context
+
+
+def shape_for(longest: int, threads: int) -> Shape:
+    """The context in which texts are embedded, the longest of so many tokens; at first, of as many as usual."""
+    room = _whole_rows(longest)
+    return Shape(cells=room, sequences=SEQUENCES, batch=room, micro_batch=room, threads=threads, pooled=True)
 
 
 def _whole_rows(tokens: int) -> int:

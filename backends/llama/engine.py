@@ -26,7 +26,7 @@ from backends.llama.job import Job, JobMaker
 from backends.llama.loop import DecodeLoop
 from backends.llama.model import Context, Model
 from backends.llama.offload import CPU_KIND, Offload
-from backends.llama.planning import LoadPlan, plan_load
+from backends.llama.planning import LoadPlan, longest_text, plan_load
 from backends.llama.projector import Projector
 from backends.llama.scheduler import Limits
 from backends.llama.settings import (
@@ -83,9 +83,9 @@ class _Loaded:
 
     @property
     def memory_bytes(self) -> int:
-        """What it was predicted to take, on all devices."""
-        seeing = self.encoder.projector.file_bytes if self.encoder is not None else 0
-        return self.planned.needs.total + seeing
+        """What it was predicted to take, on all devices, and what embeddings take beyond that."""
+        needs = self.planned.needs
+        return needs.total + max(0, self.embedder.memory_bytes - needs.embeddings)
 
 
 class LlamaEngine(Engine):
@@ -181,7 +181,7 @@ class LlamaEngine(Engine):
             shifts=settings.context_shift,
         )
         encoder = Encoder(projector, queue=settings.queue) if projector is not None else None
-        longest = settings.context_length or model.trained_context if model.pooling else plan.context_length
+        longest = longest_text(settings, model) if model.pooling else plan.context_length
         embedder = Embedder(model, plan.threads, longest)
         return _Loaded(model, context, decoding, maker, embedder, drafter, planned, encoder)
 

@@ -12,6 +12,7 @@ from backends.errors import UnsupportedError
 from backends.llama import logs
 from backends.llama.model import Context, Model
 from backends.llama.offload import ON_CPU, Offload
+from backends.llama.projector import Projector
 from backends.llama.settings import size_text
 from backends.llama.shape import Shape
 
@@ -24,6 +25,9 @@ _COMPUTE = re.compile(r"(\S+) compute buffer size = +([\d.]+) MiB")
 ACCOUNT_BYTES = 300
 """Of each token in memory: about 100 in llama.cpp's list of cells, the rest in our own account of them (measured
 while 131,000 tokens were read). Beside a small model's quantized cache that is much."""
+
+
+_ALWAYS_TOLD = ("of weights", "of cache", "to compute in", "for the process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,22 @@ class Needs:
     process: int
     """Python, libraries and vocabulary."""
 
+    adapters: int = 0
+    projector: int = 0
+    """Weights, and what it computes in."""
+
+    embeddings: int = 0
+    """The context that texts are embedded in, where the model was made for that."""
+
+    @property
+    def beside(self) -> int:
+        """What is needed beside the model and its context."""
+        return self.adapters + self.projector + self.embeddings
+
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.context.total + self.process
+        return self.weights + self.context.total + self.process + self.beside
 
     def __str__(self) -> str:
         parts = (
@@ -69,8 +85,12 @@ class Needs:
                 (self.weights, "of weights"),
                 (self.context.cache, "of cache"),
                 (self.context.compute, "to compute in"),
+                (self.adapters, "of adapters"),
+                (self.projector, "for pictures and sounds"),
+                (self.embeddings, "to embed in"),
                 (self.process + self.context.account, "for the process"),
             )
+            if size or name in _ALWAYS_TOLD
         )
         return f"takes {size_text(self.total)} of memory: {', '.join(parts)}"
 
@@ -112,6 +132,17 @@ class Estimator:
             UnsupportedError: llama.cpp cannot make one.
         """
         return replace(footprint_in(self._log(shape)), account=ACCOUNT_BYTES * shape.cells)
+
+    def projector(self, path: str) -> int:
+        """Bytes that a projector of this model takes with all that it computes in. Reads it for that, and lets it go.
+
+        Raises:
+            ModelFileError: it cannot be used, or not with this model.
+        """
+        with logs.collected() as lines:
+            projector = Projector(path, self.model, threads=1)
+        projector.close()
+        return projector.file_bytes + footprint_in(lines).compute
 
     def compute_by_buffer(self, shape: Shape) -> dict[str, int]:
         """What it computes in, by the name of the device's memory.

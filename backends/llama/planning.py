@@ -9,9 +9,11 @@ from pathlib import Path
 import psutil
 
 from backends.llama.devices import found_devices
+from backends.llama.embeddings import BATCH, shape_for
 from backends.llama.footprint import Estimator, Footprint, Needs
 from backends.llama.gguf_header import read_header
 from backends.llama.layers import Layers, layers_of
+from backends.llama.model import Model
 from backends.llama.offload import ON_CPU, Device, Offload, Wishes, settled, usable
 from backends.llama.settings import (
     DEFAULT_SLOTS,
@@ -62,14 +64,16 @@ def plan_load(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine
         if request.draft_path:
             read_header(request.draft_path)
             estimators.append(Estimator(request.draft_path))
-        plan, needs, per_model = _plan(settings, estimators, layers, machine)
+        needs = _beside(settings, request, estimators[0], machine)
+        plan, needs, per_model = _plan(settings, estimators, layers, needs, machine)
     finally:
         for estimator in estimators:
             estimator.close()
     if not machine.devices:
         return LoadPlan(plan, needs)
     shape = shape_of(settings, cells=plan.cells, slots=plan.slots, threads=plan.threads)
-    offload = _offload(request.path, layers.costs(per_model[0].cache), machine.devices, wishes, shape)
+    costs = layers.costs(per_model[0].cache + needs.adapters)
+    offload = _offload(request.path, costs, machine.devices, wishes, shape, first=needs.projector)
     draft_offload = ON_CPU
     if request.draft_path:
         left = _left(machine.devices, offload)
@@ -79,10 +83,34 @@ def plan_load(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine
     return LoadPlan(replace(plan, summary=summary), needs, offload, draft_offload)
 
 
+def longest_text(settings: LlamaSettings, model: Model) -> int:
+    """Tokens of a text that a model made for embeddings takes."""
+    return settings.context_length or model.trained_context
+
+
+def _beside(settings: LlamaSettings, request: pb.LoadRequest, estimator: Estimator, machine: Machine) -> Needs:
+    """The needs of all but the model and its context."""
+    model = estimator.model
+    if request.projector_path:
+        read_header(request.projector_path)
+    embeddings = 0
+    if model.pooling is not None:
+        threads = threads_of(settings, model.weight_bytes, machine)
+        shape = shape_for(min(BATCH, longest_text(settings, model)), threads)
+        embeddings = estimator.footprint(shape).total
+    return Needs(
+        weights=0,
+        context=Footprint(0, 0),
+        process=psutil.Process().memory_info().rss,
+        adapters=sum(sum(read_header(path).tensors.values()) for path in request.adapter_paths),
+        projector=estimator.projector(request.projector_path) if request.projector_path else 0,
+        embeddings=embeddings,
+    )
+
+
 def _plan(
-    settings: LlamaSettings, estimators: list[Estimator], layers: Layers, machine: Machine
+    settings: LlamaSettings, estimators: list[Estimator], layers: Layers, beside: Needs, machine: Machine
 ) -> tuple[Plan, Needs, list[Footprint]]:
-    process = psutil.Process().memory_info().rss
     model = estimators[0].model
     weights = sum(estimator.model.weight_bytes for estimator in estimators)
     slots = settings.slots or DEFAULT_SLOTS
@@ -107,13 +135,17 @@ def _plan(
     rooms = sum(device.room for device in machine.devices)
     held = sum(layers.weights)
     free = rooms - held if rooms > held else machine.free_bytes + rooms - weights
+    free -= beside.beside
     plan = choose(settings, facts, replace(machine, free_bytes=max(0, free)))
     each = footprints(plan.cells, plan.slots)
-    needs = Needs(weights, sum(each, Footprint(0, 0)), process)
+    needs = replace(beside, weights=weights, context=sum(each, Footprint(0, 0)))
     return replace(plan, summary=f"{plan.summary}; {needs}"), needs, each
 
 
-def _offload(path: str, costs: list[int], devices: tuple[Device, ...], wishes: Wishes, shape: Shape) -> Offload:
+def _offload(
+    path: str, costs: list[int], devices: tuple[Device, ...], wishes: Wishes, shape: Shape, *, first: int = 0
+) -> Offload:
+    """`first`: bytes that the first device which holds layers needs for something else."""
     names = {found.buffer: found.device.name for found in found_devices()}
 
     def measure(offload: Offload) -> Mapping[str, int]:
@@ -123,7 +155,9 @@ def _offload(path: str, costs: list[int], devices: tuple[Device, ...], wishes: W
             buffers = estimator.compute_by_buffer(shape)
         finally:
             estimator.close()
-        return {names[buffer]: size for buffer, size in buffers.items() if buffer in names}
+        needs = {names[buffer]: size for buffer, size in buffers.items() if buffer in names}
+        main = offload.shares[0].device
+        return needs | {main: needs.get(main, 0) + first}
 
     return settled(costs, devices, wishes, measure)
 

@@ -12,9 +12,12 @@ from backends.llama.planning import plan_load
 from backends.llama.settings import LlamaSettings, Machine
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
-from tests.backends.harness import events_of, load, refused, running, served, usage_of
+from tests.backends.harness import events_of, load, refused, running, seen, served, usage_of
+from tests.helpers.bert import random_bert
+from tests.helpers.media import sound
 from tests.helpers.memory_gguf import ARCHITECTURES, write_memory_model
-from tests.helpers.tiny_gguf import write_tiny_model
+from tests.helpers.projectors import write_projector
+from tests.helpers.tiny_gguf import write_lora, write_tiny_model
 
 MIB = 2**20
 GREEDY = pb.Sampling(temperature=0)
@@ -55,6 +58,32 @@ async def test_a_process_takes_the_memory_that_was_predicted(tmp_path: Path) -> 
 
         assert usage_of(events).prompt_tokens == 2000
         assert psutil.Process(process.pid).memory_info().rss == pytest.approx(loaded.memory_bytes, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["adapter", "projector", "embeddings"])
+async def test_what_is_needed_beside_the_model_is_predicted_too(tmp_path: Path, what: str) -> None:
+    request = pb.LoadRequest(settings_json='{"slots": 1, "kept_prefixes": 0, "context_length": 2048}')
+    if what == "embeddings":
+        request.path = str(random_bert(longest=2048, width=256).write(tmp_path / "m.gguf", "mean"))
+    else:
+        request.path = str(write_tiny_model(tmp_path / "m.gguf", width=512, layers=4, context=2048))
+    if what == "adapter":
+        request.adapter_paths.append(str(write_lora(tmp_path / "a.gguf", request.path, rank=512)))
+    if what == "projector":
+        request.projector_path = str(write_projector(tmp_path / "p.gguf", "ultravox", width=512))
+    async with running("llama", "--address", f"unix:{tmp_path / 's'}") as (process, channel):
+        stub = BackendStub(channel)
+        told = [reply async for reply in stub.Load(request)][-1].loaded
+        if what == "embeddings":
+            text = " ".join("abcdefghij" * 40)
+            await stub.Embed(pb.EmbedRequest(inputs=[pb.EmbedInput(text=text)] * 8))
+        else:
+            content = ["a", sound()] if what == "projector" else ["a" * 1500]
+            await events_of(stub, seen(*content, max_tokens=2, ignore_eos=True))
+
+        taken = psutil.Process(process.pid).memory_info().rss
+        assert taken == pytest.approx(told.memory_bytes, rel=0.15)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -4,7 +4,7 @@ import random
 import time
 
 from bench.figures import Figures, quantile
-from mesh.prefixes import PromptMemory, block_hashes
+from mesh.prefixes import Prompt, PromptMemory
 from mesh.routing import Needs, rank
 from mesh.types import MeshView, ModelState
 from tests.helpers.mesh_records import member, model, view
@@ -40,7 +40,7 @@ def _crowd(texts: list[bytes], rng: random.Random, holders: int) -> MeshView:
     for number in range(holders):
         memory = PromptMemory(12)
         for text in rng.sample(texts, 6):
-            memory.add(block_hashes(text[: rng.randrange(4096, PROMPT)]))
+            memory.add(Prompt(text[: rng.randrange(4096, PROMPT)]))
         held = model(
             "m0", busy=rng.randrange(4), prefixes=memory.sketch(), capabilities=("chat",), context_length=32768
         )
@@ -54,13 +54,13 @@ def _timed(seen: MeshView, texts: list[bytes], count: int) -> list[float]:
     for number in range(count):
         text = texts[number % len(texts)]
         began = time.thread_time()
-        next(rank(seen, "m0", request_id=f"r{number}", prompt=block_hashes(text), needs=needs))
+        next(rank(seen, "m0", request_id=f"r{number}", prompt=Prompt(text), needs=needs))
         took.append(time.thread_time() - began)
     return took
 
 
 def by_prefix(seen: MeshView, number: int, prompt: bytes) -> str:
-    return next(rank(seen, "m", request_id=f"r{number}", prompt=block_hashes(prompt))).node
+    return next(rank(seen, "m", request_id=f"r{number}", prompt=Prompt(prompt))).node
 
 
 def round_robin(seen: MeshView, number: int, prompt: bytes) -> str:

@@ -10,7 +10,8 @@ Both sides deal in serialized messages and in batches: whatever has gathered sin
 from collections.abc import AsyncIterator
 from typing import Protocol, Self
 
-from mesh.bridge import ToLoop
+from mesh.bridge import PipeCancelled, ToLoop
+from mesh.errors import PeerError
 from mesh.forwarding import CallHeader
 from mesh.types import NodeId
 
@@ -56,6 +57,7 @@ class RemoteReplies:
         self._replies = replies
         self._rest: list[bytes] = []
         self._is_over = False
+        self._given_up: PeerError | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -67,6 +69,11 @@ class RemoteReplies:
             return self._some(self._rest)
         try:
             batch = await self._replies.receive()
+        except PipeCancelled:
+            self._is_over = True
+            if self._given_up is not None:
+                raise self._given_up from None
+            raise
         except BaseException:
             # Also when cancelled: nobody will come back for the rest.
             await self.aclose()
@@ -80,6 +87,11 @@ class RemoteReplies:
         # What gathers for a slow reader stays as it came: taken apart it is a hundred times larger.
         self._rest = batch[MAX_BATCH:]
         return batch[:MAX_BATCH]
+
+    def give_up(self, error: PeerError) -> None:
+        """Cancel the call; whoever reads it gets `error`. For somebody else than the reader."""
+        self._given_up = error
+        self._replies.cancel()
 
     async def aclose(self) -> None:
         """Cancel the call if it still runs: the peer's backend is told at once."""

@@ -16,7 +16,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -258,6 +258,15 @@ class Mesh:
     def report_failure(self, peer: NodeId) -> None:
         """A request to `peer` failed in a way that may mean it is gone. It is asked at once."""
         self._bridge.post(self._service.doubt, peer)
+
+    async def present(self, peer: NodeId, others: Collection[NodeId], within: float) -> set[NodeId]:
+        """Who of `peer` and some others gives a sign of life within so many seconds. All are asked at once; ends as
+        soon as `peer` itself did.
+
+        Raises:
+            MeshError: the mesh is not running.
+        """
+        return await self._bridge.call(self._service.present, peer, others, within)
 
     def stats(self) -> MeshStats:
         connections = list(self._service.connections.values())

@@ -3,9 +3,9 @@
 A prompt's text is cut into blocks of `BLOCK` bytes. The hash of a block covers everything before it, so
 two prompts share their first n hashes exactly if they share their first n blocks.
 
-    hashes = block_hashes(text)              of a request: computed where it enters the mesh, and where it runs
-    memory.add(hashes)                       the node that runs it remembers its latest prompts
-    known_blocks(hashes, memory.sketch())    how much of another request is cached there
+    prompt = Prompt(text)                    of a request: computed where it enters the mesh, and where it runs
+    memory.add(prompt)                       the node that runs it remembers its latest prompts
+    known_blocks(prompt, memory.sketch())    how much of another request is cached there
 
 A sketch holds, of each prompt, its end, and on the way there the rungs of a ladder that become rarer with the distance
 (`RUNGS`). So a conversation that goes on finds its own past exactly, prompts that part somewhere are compared to a
@@ -20,6 +20,7 @@ import zlib
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence, Set
+from typing import overload
 
 BLOCK = 256
 """Bytes. Some 60 tokens: fine enough to tell one turn of a conversation from the next."""
@@ -37,6 +38,8 @@ MANY = 3
 
 _ALL_BITS = 0xFFFFFFFF
 
+Marks = set[int] | frozenset[int]
+
 
 def _rungs(most: int) -> Iterator[int]:
     place = 1
@@ -50,45 +53,99 @@ RUNGS = tuple(_rungs(MOST_BLOCKS))
 """Numbers of blocks at which a prompt's beginning is always noted: 1, 2, … 8, 10, … 16, 20, …"""
 
 
-def block_hashes(text: bytes) -> tuple[int, ...]:
-    """A hash for every whole block of `text`: the CRC of everything to its end."""
-    checksum, crc32, hashes = 0, zlib.crc32, []
-    for start in range(0, min(len(text) - BLOCK + 1, BLOCK * MOST_BLOCKS), BLOCK):
-        checksum = crc32(text[start : start + BLOCK], checksum)
-        hashes.append(checksum)
-    return tuple(hashes)
+class Prompt(Sequence[int]):
+    """The hashes of a prompt's blocks: each the CRC of everything to the end of its block.
+
+    Those at the rungs are computed at once, the ones between two rungs when somebody asks for them: a choice among
+    nodes needs few of those, and would else spend half of its time on hashing.
+    """
+
+    __slots__ = ("_between", "_count", "_text", "rungs")
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._count = min(len(text) // BLOCK, MOST_BLOCKS)
+        self._between: dict[int, Sequence[int]] = {}
+        checksum, start, rungs = 0, 0, []
+        for rung in RUNGS[: bisect_right(RUNGS, self._count)]:
+            end = rung * BLOCK
+            checksum = zlib.crc32(text[start:end], checksum)
+            rungs.append(checksum)
+            start = end
+        self.rungs: Sequence[int] = rungs
+        """The hashes at the rungs that it reaches."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(self._count)[index])
+        place = range(self._count)[index] + 1
+        number = bisect_right(RUNGS, place) - 1
+        beyond = place - RUNGS[number]
+        return self.between(number)[beyond - 1] if beyond else self.rungs[number]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prompt) and self[:] == other[:]
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.rungs))
+
+    def between(self, number: int) -> Sequence[int]:
+        """The hashes of the blocks after rung `number`, and before the next one or to the end."""
+        known = self._between.get(number)
+        if known is None:
+            first, checksum = RUNGS[number], self.rungs[number]
+            last = min(self._count, (RUNGS[number + 1] - 1) if number + 1 < len(RUNGS) else MOST_BLOCKS)
+            known = []
+            for start in range(first * BLOCK, last * BLOCK, BLOCK):
+                checksum = zlib.crc32(self._text[start : start + BLOCK], checksum)
+                known.append(checksum)
+            self._between[number] = known
+        return known
+
+    def keep(self) -> None:
+        """Computes all of them, and lets go of the text."""
+        for number in range(len(self.rungs)):
+            self.between(number)
+        self._text = b""
 
 
-def known_blocks(hashes: Sequence[int], sketch: Set[int]) -> int:
+NO_PROMPT = Prompt(b"")
+
+
+def known_blocks(prompt: Prompt, sketch: Marks, at_least: int = 0) -> int:
     """How many blocks of a prompt, from its beginning, a sketch knows: exactly where one of its prompts ends, else
-    down to the next rung."""
+    down to the next rung. `at_least`: so many rungs it is known to know."""
     # Who knows a rung knows all below it, so the first unknown one can be searched by halves.
-    low, high = 0, bisect_right(RUNGS, len(hashes))
+    rungs = prompt.rungs
+    low, high = at_least, len(rungs)
     while low < high:
         middle = (low + high) // 2
-        if hashes[RUNGS[middle] - 1] in sketch:
+        if rungs[middle] in sketch:
             low = middle + 1
         else:
             high = middle
-    if not low:
+    return blocks_from_rung(prompt, low, sketch)
+
+
+def blocks_from_rung(prompt: Prompt, rungs: int, sketch: Marks) -> int:
+    """The same, if it is known how many rungs the sketch knows."""
+    if not rungs:
         return 0
-    rung = RUNGS[low - 1]
-    between = hashes[rung : next_rung(rung) - 1]
-    if sketch.isdisjoint(between):
-        return rung
-    return rung + next(number for number in range(len(between), 0, -1) if between[number - 1] in sketch)
+    between = prompt.between(rungs - 1)
+    ends = sketch.intersection(between)
+    return RUNGS[rungs - 1] + (1 + max(map(between.index, ends)) if ends else 0)
 
 
-def next_rung(place: int) -> int:
-    """The first rung above a number of blocks."""
-    index = bisect_right(RUNGS, place)
-    return RUNGS[index] if index < len(RUNGS) else MOST_BLOCKS + 1
-
-
-def rung_at(place: int) -> int:
-    """The last rung that is not above a number of blocks; 0: there is none."""
-    index = bisect_right(RUNGS, place)
-    return RUNGS[index - 1] if index else 0
+def rungs_to(place: int) -> int:
+    """How many rungs are not above a number of blocks."""
+    return bisect_right(RUNGS, place)
 
 
 def popular_mark(value: int) -> int:
@@ -102,16 +159,17 @@ class PromptMemory:
 
     def __init__(self, prompts: int) -> None:
         """`prompts`: how many the engine keeps."""
-        self._latest: deque[tuple[Sequence[int], Sequence[int]]] = deque(maxlen=max(prompts, 1))
+        self._latest: deque[tuple[Prompt, Sequence[int]]] = deque(maxlen=max(prompts, 1))
         """Prompts, each with the last blocks of its popular beginnings."""
         self._sketch: frozenset[int] | None = frozenset()
 
-    def add(self, hashes: Sequence[int]) -> None:
+    def add(self, prompt: Prompt) -> None:
         """A prompt was read, or read again."""
-        if hashes:
-            parted = Counter(place for known, _ in self._latest if (place := _parting(hashes, known)))
-            popular = [hashes[place - 1] for place, count in parted.items() if count >= MANY]
-            self._latest.append((hashes, popular))
+        if prompt:
+            prompt.keep()
+            parted = Counter(place for known, _ in self._latest if (place := _parting(prompt, known)))
+            popular = [prompt[place - 1] for place, count in parted.items() if count >= MANY]
+            self._latest.append((prompt, popular))
             self._sketch = None
 
     def sketch(self, most: int = MOST_BLOCKS * MOST_HASHES) -> frozenset[int]:
@@ -119,13 +177,12 @@ class PromptMemory:
         hashes as a sketch may have."""
         if self._sketch is None:
             known: set[int] = set()
-            for hashes, popular in reversed(self._latest):
-                kept = min(len(hashes), most + known_blocks(hashes, known))
-                most -= kept - known_blocks(hashes, known)
-                noted = [hashes[rung - 1] for rung in RUNGS[: bisect_right(RUNGS, kept)]]
-                noted += hashes[kept - 1 : kept] if kept else ()
+            for prompt, popular in reversed(self._latest):
+                kept = min(len(prompt), most + known_blocks(prompt, known))
+                most -= kept - known_blocks(prompt, known)
+                noted = [*prompt.rungs[: bisect_right(RUNGS, kept)], *(prompt[kept - 1 : kept] if kept else ())]
                 known.update(_fitting(noted, known))
-                if kept == len(hashes):
+                if kept == len(prompt):
                     known.update(_fitting([value for one in popular for value in (one, popular_mark(one))], known))
             self._sketch = frozenset(known)
         return self._sketch

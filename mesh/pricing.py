@@ -14,7 +14,7 @@ compared no further than they change a cost.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mesh.prefixes import BLOCK, known_blocks, next_rung, popular_mark, rung_at
+from mesh.prefixes import BLOCK, Prompt, blocks_from_rung, known_blocks, popular_mark, rungs_to
 from mesh.types import Member, ModelRecord, NodeId
 
 LOCAL_PREFERENCE = 0.5
@@ -89,7 +89,7 @@ class ReadyNodes:
         self._hop = [0.0 if index == self.here else LOCAL_PREFERENCE for index in range(len(offers))]
         self._costs = [self._cost(index, taken) for index, taken in enumerate(self._taken)]
 
-    def prices(self, in_flight: InFlight, prompt: Sequence[int], *, explores: bool = False) -> Prices:
+    def prices(self, in_flight: InFlight, prompt: Prompt, *, explores: bool = False) -> Prices:
         """The cost at every node. `explores`: as if nobody had the prompt cached, and a hop cost nothing."""
         costs = self._costs.copy()
         if in_flight:
@@ -98,14 +98,14 @@ class ReadyNodes:
                     costs[index] = self._cost(index, in_flight[key])
         if explores:
             costs = [cost - hop for cost, hop in zip(costs, self._hop, strict=True)]
-        known = 0 if explores or not prompt else self._most_known(prompt)
+        known, knowing = (0, ()) if explores or not prompt else self._most_known(prompt)
         if not known:
             return Prices(costs, [0.0] * len(costs), knows_prompt=False)
-        prefix = self._prefix_costs(prompt, known, in_flight)
+        prefix = self._prefix_costs(prompt, known, knowing, in_flight)
         costs = [cost + again for cost, again in zip(costs, prefix, strict=True)]
         if self.here >= 0 and prefix[self.here]:
-            for index, again in enumerate(prefix):
-                if again < prefix[self.here]:
+            for index in self._begin_alike(prompt.rungs[0]):
+                if prefix[index] < prefix[self.here]:
                     costs[index] -= self._hop[index]
         return Prices(costs, prefix, knows_prompt=True)
 
@@ -130,29 +130,37 @@ class ReadyNodes:
             self._by_first_block[first] = known
         return known
 
-    def _most_known(self, prompt: Sequence[int]) -> int:
-        """Blocks of the prompt that the node knows that knows most of it."""
-        known, more = 0, prompt[:1]
-        for index in self._begin_alike(prompt[0]):
-            if not self._sketches[index].isdisjoint(more):
-                known = max(known, known_blocks(prompt, self._sketches[index]))
-                more = prompt[known : next_rung(known)]
-        return known
+    def _most_known(self, prompt: Prompt) -> tuple[int, Sequence[int]]:
+        """Blocks of the prompt that the node knows that knows most of it; and the nodes that know so many."""
+        sketches, rungs = self._sketches, prompt.rungs
+        best: Sequence[int] = self._begin_alike(rungs[0]) if rungs else ()
+        if not best:
+            return 0, ()
+        # The last rung that anybody knows, searched by halves: who knows a rung knows all below it.
+        low, high = 1, len(rungs)
+        while low < high:
+            middle = (low + high) // 2
+            if knowing := [index for index in best if rungs[middle] in sketches[index]]:
+                best, low = knowing, middle + 1
+            else:
+                high = middle
+        known = max(blocks_from_rung(prompt, low, sketches[index]) for index in best)
+        last = prompt[known - 1]
+        return known, [index for index in best if last in sketches[index]]
 
-    def _prefix_costs(self, prompt: Sequence[int], known: int, in_flight: InFlight) -> list[float]:
-        last, as_popular = prompt[known - 1], popular_mark(prompt[known - 1])
-        alike = self._begin_alike(prompt[0])
-        knowing = [index for index in alike if last in self._sketches[index]]
+    def _prefix_costs(self, prompt: Prompt, known: int, knowing: Sequence[int], in_flight: InFlight) -> list[float]:
+        as_popular = popular_mark(prompt[known - 1])
+        alike = self._begin_alike(prompt.rungs[0])
         is_full = all(self._now_taken(index, in_flight) >= self._slots[index] for index in knowing)
         is_popular = any(as_popular in self._sketches[index] for index in knowing)
         most = min(known, _POPULAR_BLOCKS if is_popular else _MOST_BLOCKS)
         furthest = min(most * _PER_BLOCK, FULL_PREFIX_COST if is_full else PREFIX_COST)
         costs = [furthest] * len(self._sketches)
         # Who knows so little that it costs the most need not be looked at more closely.
-        near = prompt[max(rung_at(known - most), 1) - 1]
+        near = max(rungs_to(known - most), 1)
         for index in alike:
-            if near in self._sketches[index]:
-                missing = known - known_blocks(prompt, self._sketches[index])
+            if prompt.rungs[near - 1] in self._sketches[index]:
+                missing = known - known_blocks(prompt, self._sketches[index], at_least=near)
                 costs[index] = min(missing * _PER_BLOCK, furthest)
         for index in knowing:
             costs[index] = 0.0

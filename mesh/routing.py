@@ -29,6 +29,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from mesh.placement import in_loading_order
+from mesh.prefixes import NO_PROMPT, Prompt
 from mesh.pricing import TERMS, InFlight, Offer, Prices, ReadyNodes
 from mesh.types import Member, MeshView, ModelRecord, ModelState, NodeId, NodeState
 
@@ -87,13 +88,13 @@ def rank(
     session: str = "",
     in_flight: InFlight = _NO_ONE,
     needs: Needs = NOTHING_SPECIAL,
-    prompt: Sequence[int] = (),
+    prompt: Prompt = NO_PROMPT,
     failing: Collection[NodeId] = (),
 ) -> Iterator[Candidate]:
     """Everybody who could answer a request for `model`, the best first; worked out as far as it is read.
 
     `in_flight` says how many places are taken, by (node, model), where this node knows of more than
-    the holder has announced: its own requests. `prompt` are the request's `mesh.prefixes.block_hashes`.
+    the holder has announced: its own requests. `prompt`: see `mesh.prefixes`.
     Requests of one `session` go to the same node as long as nothing speaks against it. `failing`
     are asked only when nobody else is left.
     """
@@ -198,7 +199,7 @@ class _Request:
     draw: str
     """Seed for choosing among equals."""
     in_flight: InFlight
-    prompt: Sequence[int]
+    prompt: Prompt
     context_length: int
 
     @property

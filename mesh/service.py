@@ -7,7 +7,7 @@ decide; what bytes mean is the codec's. This file waits, connects and carries.
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import trio
@@ -90,6 +90,8 @@ class MeshService:
         self._blamed: set[NodeId] = set()
         self._dialled: dict[NodeId, trio.Event] = {}
         """Members that are being connected with now; set when that has come to an end."""
+        self._heard: dict[NodeId, trio.Event] = {}
+        """Peers from which somebody waits for a sign of life; set with the next one."""
         self._wake_dialler = trio.Event()
         self._view = core.view
         self._nursery: trio.Nursery | None = None
@@ -157,6 +159,17 @@ class MeshService:
     def doubt(self, peer: NodeId) -> None:
         """A request to `peer` failed."""
         self.do(self.core.doubt(peer, now()))
+
+    async def present(self, peer: NodeId, others: Collection[NodeId], within: float) -> set[NodeId]:
+        """Who of these gives a sign of life, all being asked at once: those who did when `peer` itself does, or after
+        `within` seconds."""
+        asked = [node for node in (peer, *others) if node in self.connections]
+        signs = {node: self._heard.setdefault(node, trio.Event()) for node in asked}
+        for node in signs:
+            self.doubt(node)
+        with trio.move_on_after(within):
+            await signs[peer].wait() if peer in signs else await trio.sleep_forever()
+        return {node for node, sign in signs.items() if sign.is_set()}
 
     async def leave(self) -> None:
         """Tell everybody good-bye, and hang up."""
@@ -389,6 +402,8 @@ class MeshService:
 
         def receive(message: Message) -> None:
             if self.connections.get(peer) is connection:
+                if peer in self._heard:
+                    self._heard.pop(peer).set()
                 self.do(self.core.received(peer, message, now()))
 
         try:

@@ -40,11 +40,11 @@ class Attempts:
         self.tried.append(node)
         self.count += 1
 
-    def progress(self) -> None:
-        """A token came."""
+    def progress(self, node: NodeId) -> None:
+        """A token came from `node`."""
         if self._failed or len(self.tried) > 1:
             self._failed = 0
-            del self.tried[:-1]
+            self.tried[:] = [node]
 
     def fail(self, failure: CallFailure) -> None:
         """It failed where it was sent last."""

@@ -29,7 +29,7 @@ from node.errand import Errand, SoFar
 from node.failure import of_backend_error, to_api_error
 from node.hedging import Hedging
 from node.local_models import LocalModels
-from node.prompts import hashes_of_call
+from node.prompts import prompt_of_call
 from node.sending import Asked, Sender, Target
 from node.sound_so_far import SoundSoFar
 from node.transcript_so_far import TranscriptSoFar
@@ -299,7 +299,7 @@ def _asked(call: ports.GenerateCall) -> Asked:
         request_id=call.request_id,
         caller=call.caller,
         session=call.session,
-        prompt=hashes_of_call(call),
+        prompt=prompt_of_call(call),
         needs=routing.Needs(call.needs, call.tokens_about + (call.max_tokens or 0)),
         keep_alive=call.keep_alive,
     )

@@ -10,22 +10,26 @@ Rules:
 2. A prompt that is too long for one node's context is tried where that is longer: until then, its length in tokens
    was a guess.
 3. When no other node is left and only the backend died, its own node is asked once more: it starts a new one.
-4. How an answer goes on is its `SoFar`'s business: text where its tokens end, sound from its beginning, with what the
+4. A node that is silent and does not answer a ping has until another one has begun to go on: `node.rescue`.
+5. How an answer goes on is its `SoFar`'s business: text where its tokens end, sound from its beginning, with what the
    client has already left out. A call without one (vectors, scores) ends with the error it met.
-5. Whatever ends an errand, early or late, closes the call where it runs.
+6. Whatever ends an errand, early or late, closes the call where it runs.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from api import ports
+from mesh.types import NodeId
 from node.answer_so_far import Given
 from node.attempts import PAUSE, Attempts
 from node.backend_client import Requests
 from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.hedging import Hedging
+from node.rescue import Rescue
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
 
 log = logging.getLogger(__name__)
@@ -69,6 +73,7 @@ class Errand(Generic[Event_co]):
         self._body = body
         self._so_far = so_far
         self._attempts = Attempts()
+        self._rescue = Rescue(partial(sender.present, asked), self._choose_helper, self._send_to_helper)
         self._sent: Sent | None = None
         self._route = ports.Route("", "")
         self._how = "retried"
@@ -107,7 +112,9 @@ class Errand(Generic[Event_co]):
                 if not replies:
                     return
                 if events := self._so_far.take(replies):
-                    self._attempts.progress()
+                    if self._rescue.is_begun:
+                        await self._rescue.stop()
+                    self._attempts.progress(self._running.target.node)
                     yield events
         finally:
             await self.aclose()
@@ -115,16 +122,23 @@ class Errand(Generic[Event_co]):
     async def raw(self) -> list[bytes]:
         """Every reply message, unread: for calls that are not text."""
         try:
-            messages: list[bytes] = []
-            while replies := await self._running.read():
-                messages += replies
-            return messages
-        except SendFailedError as error:
-            raise to_api_error(error.failure, self._model) from error
+            while True:
+                messages: list[bytes] = []
+                try:
+                    while replies := await self._running.read():
+                        messages += replies
+                    return messages
+                except SendFailedError as error:
+                    await self._running.aclose()
+                    helper = await self._helper(error.failure)
+                    if helper is None:
+                        raise to_api_error(error.failure, self._model) from error
+                    self._sent = helper
         finally:
             await self.aclose()
 
     async def aclose(self) -> None:
+        await self._rescue.stop()
         if self._sent is not None:
             await self._sent.aclose()
 
@@ -137,9 +151,10 @@ class Errand(Generic[Event_co]):
         """Has another node go on where the answer broke off."""
         broken = self._running
         await broken.aclose()
-        target = await self._next(failure, broken.target.digest)
+        helper = await self._helper(failure)
+        target = helper.target if helper else await self._next(failure, broken.target.digest)
         log.warning("request %s broke off: %s; %s goes on with it", self._request_id, failure.message, target.name)
-        self._sent = await self._send(target)
+        self._sent = helper or await self._send(target)
 
     async def _send(self, target: Target) -> Sent:
         """The call at `target`, or at whoever comes next."""
@@ -148,11 +163,41 @@ class Errand(Generic[Event_co]):
             self._so_far.begin_again()
             try:
                 body = self._body(target.digest, self._so_far.given)
-                return await self._sender.send(target, self._method, self._asked, body)
+                return await self._sender.send(target, self._method, self._asked, body, self._rescue.begin)
             except SendFailedError as error:
-                went_on = target.digest if self._so_far.is_begun else None
-                target = await self._next(error.failure, went_on)
+                helper = await self._helper(error.failure)
+                target = helper.target if helper else await self._next(error.failure, self._digest)
                 log.warning("request %s: %s; trying %s", self._request_id, error.failure.message, target.name)
+                if helper:
+                    return helper
+
+    @property
+    def _digest(self) -> str | None:
+        """The very model that answered so far; None if the client has nothing of the answer."""
+        return self._running.target.digest if self._so_far.is_begun else None
+
+    async def _helper(self, failure: CallFailure) -> Sent | None:
+        """The call that was begun at another node while the one that failed was silent; see `node.rescue`."""
+        helper = await self._rescue.outcome()
+        if helper is not None:
+            self._attempts.fail(failure)
+            self._so_far.begin_again()
+        return helper
+
+    def _choose_helper(self, present: Collection[NodeId]) -> Target | None:
+        if self._attempts.is_spent:
+            return None
+        return self._sender.choose(self._asked, tried=self._attempts.tried, digest=self._digest, among=present)
+
+    async def _send_to_helper(self, target: Target) -> Sent:
+        log.info("request %s is silent; %s is asked, too", self._request_id, target.name)
+        self._attempts.begin(target.node)
+        try:
+            body = self._body(target.digest, self._so_far.given)
+            return await self._sender.send(target, self._method, self._asked, body, self._rescue.begin)
+        except SendFailedError as error:
+            self._attempts.fail(error.failure)
+            raise
 
     async def _send_hedged(self, target: Target, hedging: Hedging) -> Sent:
         """The call at `target`, or a copy of it at another holder where that answers first; see `node.hedging`."""

@@ -25,7 +25,7 @@ from node.idle import SIZE_FACTOR, Loaded, idle_level, in_the_way, next_due, ove
 from node.lifecycle import State
 from node.machine_memory import MachineMemory
 from node.patience import Patience
-from node.prompts import hashes_of_message, overheard
+from node.prompts import overheard, prompt_of_message
 from node.protocol import GENERATE
 from node.replies import LocalReplies
 from node.silence import SilenceWatch
@@ -200,7 +200,7 @@ class LocalModels:
             kept = json.loads(spec.settings_json).get("kept_prefixes", KEPT_PREFIXES)
             memory = PromptMemory(backend.status.slots + (kept if isinstance(kept, int) else KEPT_PREFIXES))
             self._prompts[spec.name, spec.digest] = memory
-        memory.add(hashes_of_message(message))
+        memory.add(prompt_of_message(message))
 
     async def call(
         self, model: str, digest: str, method: str, messages: Requests, *, keep_alive: float | None = None

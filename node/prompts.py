@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from api.ports import GenerateCall
 from backends.rpc import backend_pb2 as pb
-from mesh.prefixes import BLOCK, MOST_BLOCKS, block_hashes
+from mesh.prefixes import BLOCK, MOST_BLOCKS, NO_PROMPT, Prompt
 
 COMPARED = BLOCK * MOST_BLOCKS
 """Characters of a prompt that can matter: pictures make messages of many megabytes."""
@@ -20,32 +20,32 @@ LARGEST_READ = 1024 * 1024
 """Bytes of a message that is looked into where it runs; parsing more would hold up the answers of others."""
 
 
-def hashes_of_call(call: GenerateCall) -> tuple[int, ...]:
-    """`mesh.prefixes.block_hashes` of what a client asks."""
+def prompt_of_call(call: GenerateCall) -> Prompt:
+    """`mesh.prefixes.Prompt` of what a client asks."""
     if call.messages_json is not None:
         return _chat(call.tools_json, call.template_json, call.messages_json)
     if call.prompt is not None:
-        return block_hashes(call.prompt[:COMPARED].encode())
-    return block_hashes(array("I", call.prompt_tokens or ()).tobytes())
+        return Prompt(call.prompt[:COMPARED].encode())
+    return Prompt(array("I", call.prompt_tokens or ()).tobytes())
 
 
-def hashes_of_message(message: bytes) -> tuple[int, ...]:
+def prompt_of_message(message: bytes) -> Prompt:
     """The same of a serialized `GenerateRequest`; of what is none, nothing."""
     if len(message) > LARGEST_READ:
-        return ()
+        return NO_PROMPT
     try:
         request = pb.GenerateRequest.FromString(message)
     except DecodeError:
-        return ()
+        return NO_PROMPT
     match request.WhichOneof("input"):
         case "messages_json":
             return _chat(request.tools_json, request.template_json, request.messages_json)
         case "prompt":
-            return block_hashes(request.prompt[:COMPARED].encode())
+            return Prompt(request.prompt[:COMPARED].encode())
         case "prompt_tokens":
-            return block_hashes(array("I", request.prompt_tokens.ids).tobytes())
+            return Prompt(array("I", request.prompt_tokens.ids).tobytes())
         case _:
-            return ()
+            return NO_PROMPT
 
 
 async def overheard(messages: AsyncIterator[bytes], hear: Callable[[bytes], None]) -> AsyncIterator[bytes]:
@@ -58,6 +58,6 @@ async def overheard(messages: AsyncIterator[bytes], hear: Callable[[bytes], None
         yield message
 
 
-def _chat(tools_json: str, template_json: str, messages_json: str) -> tuple[int, ...]:
+def _chat(tools_json: str, template_json: str, messages_json: str) -> Prompt:
     parts: Sequence[str] = (tools_json, template_json, messages_json[:COMPARED])
-    return block_hashes("\0".join(parts).encode())
+    return Prompt("\0".join(parts).encode())

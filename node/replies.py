@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from mesh.calls import RemoteReplies
 from node.backend_client import BackendCall
 from node.silence import SilenceWatch
 
@@ -50,7 +51,7 @@ class LocalReplies:
 class PeerReplies:
     """The replies of a peer. While it is silent, `watch` has somebody ask whether it is still there."""
 
-    def __init__(self, replies: Replies, watch: SilenceWatch) -> None:
+    def __init__(self, replies: RemoteReplies, watch: SilenceWatch) -> None:
         self._replies = replies
         self._watch = watch
 

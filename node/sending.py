@@ -8,15 +8,16 @@ Not here: trying again elsewhere. That is `node.errand`.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 from mesh import routing
-from mesh.errors import MeshError, NotConnectedError, PeerError, RemoteCallError
+from mesh.errors import MeshError, NotConnectedError, PeerError, PeerUnreachableError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
+from mesh.prefixes import NO_PROMPT, Prompt
 from mesh.types import NodeId
 from node import protocol
 from node.backend_client import Requests
@@ -30,11 +31,23 @@ from node.patience import WITHOUT_EVIDENCE, Patience
 from node.replies import PeerReplies, Replies
 from node.silence import SilenceWatch
 
-OTHERS_ASKED = 2
+OTHERS_ASKED = 4
+"""Of those who could go on with an answer whose node is silent; they are pinged with it."""
 
-ASK_PEER_AFTER = 0.5
-"""Seconds of silence in an answer, twice as many before its first token, after which its node must show that it is
+ASK_PEER_AFTER, ASK_PEER_AT_LAST = 0.25, 0.5
+"""Seconds of silence in an answer (by its own speed, see `node.patience`) after which its node must show that it is
 alive. It costs a ping; without it, a frozen machine or a cut link is known only when the mesh would ask by itself."""
+
+PING_WITHIN = 0.3
+"""Seconds in which a node that is there answers a ping, if its usual round trip is short."""
+ROUND_TRIPS = 3
+"""… and how many usual round trips, if it is not."""
+OWN_DELAY = 0.1
+"""An unanswered ping that took this much longer than it should says that this node is slow, and nothing of the peer."""
+MOST_PINGS = 3
+
+OnSilence = Callable[[NodeId, Callable[[], None]], None]
+"""Told that a call at a node is silent, with what gives it up: its reader then gets the error of a lost node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +58,7 @@ class Asked:
     request_id: str = ""
     caller: str = ""
     session: str = ""
-    prompt: Sequence[int] = ()
-    """See `mesh.prefixes`."""
+    prompt: Prompt = NO_PROMPT
     needs: routing.Needs = routing.NOTHING_SPECIAL
     keep_alive: float | None = None
     """Not for choosing: the node that runs it is told."""
@@ -155,11 +167,14 @@ class Sender:
         digest: str | None = None,
         longer_than: int = 0,
         is_loaded: bool = False,
+        among: Collection[NodeId] | None = None,
     ) -> Target | None:
         """The best node for a request that was not `tried`; with `digest`, only one with that very model; with
         `longer_than`, only one whose context is known to have more tokens; with `is_loaded`, only one that need not
-        load the model first."""
+        load the model first; with `among`, only one of these."""
         for candidate in self.candidates(asked):
+            if among is not None and candidate.node not in among:
+                continue
             if is_loaded and candidate.kind == "load":
                 continue
             if candidate.node not in tried and digest in (None, candidate.digest):
@@ -198,7 +213,26 @@ class Sender:
         now = self.now()
         return [node for node in self._mesh.view().members if self.breaker.is_open((node, model), now)]
 
-    async def send(self, target: Target, method: str, asked: Asked, body: Requests) -> Sent:
+    async def present(self, asked: Asked, node: NodeId) -> set[NodeId]:
+        """Who answers a ping: `node`, and whoever could take its place. This node always does."""
+        members = self._mesh.view().members
+        others = [c.node for c in islice(self.candidates(asked), OTHERS_ASKED) if c.node != node]
+        usual = members[node].round_trip if node in members else None
+        within = max(PING_WITHIN, ROUND_TRIPS * (usual or 0.0))
+        found: set[NodeId] = set()
+        for _ in range(MOST_PINGS):
+            began = self.now()
+            try:
+                found = await self._mesh.present(node, others, within)
+            except MeshError:
+                break  # It is stopping.
+            if self.now() - began < within + OWN_DELAY:
+                break
+        return found | {self._mesh.self_id}
+
+    async def send(
+        self, target: Target, method: str, asked: Asked, body: Requests, on_silence: OnSilence | None = None
+    ) -> Sent:
         """The call at `target`, with its first replies in hand.
 
         Raises:
@@ -210,7 +244,7 @@ class Sender:
         self.breaker.sent(key, begun)
         replies: Replies | None = None
         try:
-            replies = await self._open(target, method, asked, body)
+            replies = await self._open(target, method, asked, body, on_silence)
             first: list[bytes] = await anext(replies, [])
         except BaseException as error:
             self.ended(target, model, begun)
@@ -227,7 +261,9 @@ class Sender:
             patience.heard(self.now())
         return Sent(self, target, model, begun, first, replies, patience)
 
-    async def _open(self, target: Target, method: str, asked: Asked, body: Requests) -> Replies:
+    async def _open(
+        self, target: Target, method: str, asked: Asked, body: Requests, on_silence: OnSilence | None
+    ) -> Replies:
         if target.node == self._mesh.self_id:
             return await self._local.call(asked.model, target.digest, method, body, keep_alive=asked.keep_alive)
         header = CallHeader(
@@ -238,15 +274,18 @@ class Sender:
             extra=protocol.header_extra(asked.keep_alive),
         )
         replies = await self._mesh.call(target.node, header, body)
-        ask = partial(self._ask, target.node, asked)
-        return PeerReplies(replies, SilenceWatch(Patience(ASK_PEER_AFTER, factor=0), ask))
+        gone = PeerUnreachableError(target.node, "it does not answer")
+        ask = partial(self._ask, target.node, asked, on_silence, partial(replies.give_up, gone))
+        return PeerReplies(replies, SilenceWatch(Patience(ASK_PEER_AFTER, most=ASK_PEER_AT_LAST), ask))
 
-    def _ask(self, node: NodeId, asked: Asked) -> None:
+    def _ask(self, node: NodeId, asked: Asked, on_silence: OnSilence | None, give_up: Callable[[], None]) -> None:
         """Has the mesh make sure that `node` is there, and at the same time who would be next: when this machine has
         lost its network, all are silent, and asking one after the other would take as many seconds."""
         others = (c.node for c in self.candidates(asked) if c.node not in (node, self._mesh.self_id))
         for peer in (node, *islice(others, OTHERS_ASKED)):
             self._mesh.report_failure(peer)
+        if on_silence is not None:
+            on_silence(node, give_up)
 
     def ended(self, target: Target, model: str, begun: float) -> None:
         """A call to `target` that was sent at `begun` runs no more."""

@@ -8,6 +8,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +52,7 @@ class Asked:
     error: str = ""
     """Why there is no answer, although the entry node was there all the time."""
     gap: float = 0.0
-    """The longest pause between two chunks, the entry node awake; seconds."""
+    """The longest pause between two chunks, the nodes that the client reads through awake; seconds."""
     gap_at: float = 0.0
     seconds: float = 0.0
     resumed: int = 0
@@ -165,43 +166,63 @@ class Asker:
         return answer
 
     async def _broken_and_resumed(self, asked: Asked, node: Member) -> Reduced:
-        """The client's connection breaks once or twice; it reads on from where it was."""
-        answer = Reduced()
-        pace = Pace(self._cluster, asked, node)
+        """The client's connection breaks once or twice; it reads on from where it was, maybe through other nodes."""
+        reading = _Reading(Reduced(), Pace(self._cluster, asked, node))
         headers = {"Authorization": f"Bearer {self._cluster.api_key}", "x-request-id": asked.id}
-        last, stream_id, is_over = -1, "", False
-        async with httpx.AsyncClient(base_url=node.api, headers=headers, timeout=TIMEOUT, trust_env=False) as http:
-            while not is_over:
-                if not stream_id:
-                    opened = http.stream("POST", "/v1/chat/completions", json=asked.question.body)
+        reader, failures = node, 0
+        async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT, trust_env=False) as http:
+            while not reading.is_over:
+                if not reading.stream_id:
+                    opened = http.stream("POST", f"{node.api}/v1{CHAT}", json=asked.question.body)
                 else:
                     asked.resumed += 1
-                    opened = http.stream("GET", f"/v1/streams/{stream_id}", headers={"last-event-id": str(last)})
+                    url = f"{reader.api}/v1/streams/{reading.stream_id}"
+                    opened = http.stream("GET", url, headers={"last-event-id": str(reading.last)})
                 break_after = self._chance.randint(5, 80) if asked.resumed < 2 else 0
-                async with opened as response:
-                    if response.status_code != 200:
-                        text = (await response.aread()).decode(errors="replace")
-                        raise AssertionError(f"{response.status_code} {text[:200]}")
-                    stream_id = stream_id or response.headers["x-shoal-stream"]
-                    async for number, data in numbered(response):
-                        pace.heard()
-                        assert number == last + 1, f"event {number} after {last}"
-                        last = number
-                        if data == "[DONE]":
-                            is_over = True
-                            break
-                        chunk = json.loads(data)
-                        assert "error" not in chunk, data[:300]
-                        take_chunk(answer, chunk)
-                        break_after -= 1
-                        if break_after == 0:
-                            break
-                    else:
-                        raise AssertionError("the stream ended without its end")
-                if not is_over:
+                try:
+                    await reading.go_on(opened, break_after)
+                except (httpx.TransportError, AssertionError):
+                    # Another node may be able to read it; only if none is, has it failed.
+                    failures += 1
+                    if not (asked.question.moves and reading.stream_id) or failures > MOST_ENTRIES:
+                        raise
+                if not reading.is_over:
                     await asyncio.sleep(self._chance.uniform(0.1, 1.0))
-                    pace.rest()
-        return answer
+                    reader = self._next(reader) if asked.question.moves else node
+                    reading.pace.goes_on(through=reader)
+        return reading.answer
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A resumable stream, as far as it was read."""
+
+    answer: Reduced
+    pace: "Pace"
+    last: int = -1
+    stream_id: str = ""
+    is_over: bool = False
+
+    async def go_on(self, opened: AbstractAsyncContextManager[httpx.Response], break_after: int) -> None:
+        """Reads `break_after` events more, or all. Raises AssertionError if it is not as it should be."""
+        async with opened as response:
+            if response.status_code != 200:
+                text = (await response.aread()).decode(errors="replace")
+                raise AssertionError(f"{response.status_code} {text[:200]}")
+            self.stream_id = self.stream_id or response.headers["x-shoal-stream"]
+            async for number, data in numbered(response):
+                self.pace.heard()
+                assert number == self.last + 1, f"event {number} after {self.last}: {data[:300]}"
+                if data != "[DONE]":
+                    chunk = json.loads(data)
+                    assert "error" not in chunk, data[:300]
+                    take_chunk(self.answer, chunk)
+                self.last = number
+                self.is_over = data == "[DONE]"
+                break_after -= 1
+                if self.is_over or break_after == 0:
+                    return
+        raise AssertionError("the stream ended without its end")
 
 
 class Pace:
@@ -210,7 +231,7 @@ class Pace:
     def __init__(self, cluster: Cluster, asked: Asked, node: Member) -> None:
         self._cluster = cluster
         self._asked = asked
-        self._node = node
+        self._nodes = [node]
         self._last: float | None = None
 
     def heard(self) -> None:
@@ -218,12 +239,13 @@ class Pace:
         self._last = now
         if last is None or now - last <= self._asked.gap:
             return
-        if not self._cluster.trouble.was_frozen(self._node.name, last, now):
+        if not any(self._cluster.trouble.was_frozen(node.name, last, now) for node in self._nodes):
             self._asked.gap, self._asked.gap_at = now - last, now
 
-    def rest(self) -> None:
-        """The client itself pauses."""
+    def goes_on(self, *, through: Member) -> None:
+        """The client itself paused, and reads through another node what the first one keeps."""
         self._last = None
+        self._nodes[1:] = [through]
 
 
 async def numbered(response: httpx.Response) -> AsyncIterator[tuple[int, str]]:

@@ -53,6 +53,8 @@ class Question:
     """The client goes away in the middle of the answer."""
     breaks: bool = False
     """The client's connection breaks in the middle, and it reads the rest afterwards."""
+    moves: bool = False
+    """… through another node."""
 
     @property
     def streams(self) -> bool:
@@ -200,6 +202,16 @@ def mix() -> list[Question]:
             told(80, choices=2, has_tokens=True),
         ),
         Question("echo, resumed", CHAT, echo(120, 0.02, **RESUMABLE), told(120), breaks=True),
+        Question(
+            "echo, resumed at another node", CHAT, echo(130, 0.02, **RESUMABLE), told(130), breaks=True, moves=True
+        ),
+        Question(
+            "minnow, resumed at another node",
+            CHAT,
+            minnow("Count from 1 to 60.", **RESUMABLE),
+            breaks=True,
+            moves=True,
+        ),
         Question("echo, client leaves", CHAT, echo(200, 0.02, **STREAM), told(200), leaves=True),
         Question("echo, tool", CHAT, {**tool, **slow, **STREAM}, Reduced({0: called}, completion_tokens=7)),
         Question("echo, completion", COMPLETION, {"model": "echo", "prompt": story(40), "max_tokens": 100}, told(40)),

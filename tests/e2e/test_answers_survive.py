@@ -67,6 +67,22 @@ async def test_an_answer_goes_on_when_its_node_is(tmp_path: Path, way: signal.Si
     assert len({event["id"] for event in stream.events}) == 1
 
 
+async def test_an_answer_goes_on_when_the_node_that_should_go_on_with_it_is_frozen_as_well(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, "abcd") as (a, b, c, d):
+        await load_on(a, "echo", b, c, d)
+        stream = Stream()
+        reading = asyncio.create_task(stream.read(a, echo()))
+        await until(lambda: len(stream.events) > 20, "the answer to run")
+        holders = {"b": b, "c": c, "d": d}
+        for victim in (holders.pop(stream.node), holders.popitem()[1]):
+            assert victim.process is not None
+            victim.process.send_signal(signal.SIGSTOP)
+        await reading
+
+    assert stream.text() == STORY
+    assert stream.reasons() == ["stop"]
+
+
 async def test_two_choices_and_their_logprobs_go_on(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "abc") as (a, b, c):
         await load_on(a, "echo", b, c)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
-from mesh.prefixes import BLOCK, PromptMemory, block_hashes, known_blocks
+from mesh.prefixes import BLOCK, Prompt, PromptMemory, known_blocks
 from mesh.types import MeshView
 from tests.helpers.mesh_records import member, model, view
 
@@ -30,7 +30,7 @@ class Replica:
         self.served += 1
         cached = max((_shared(prompt, known) for known in self.kept), default=0)
         self.kept = [*self.kept, prompt][-(SLOTS + KEPT) :]
-        self.memory.add(block_hashes(prompt))
+        self.memory.add(Prompt(prompt))
         return len(prompt) - cached
 
 
@@ -63,8 +63,8 @@ def run(prompts: Iterator[bytes], choose: Choose, *, replicas: int = 4, concurre
         chosen.busy += 1
         running.append(chosen)
         outcome.read += chosen.read(prompt)
-        outcome.unavoidable += len(prompt) - shared_bytes(block_hashes(prompt), seen)
-        seen.update(block_hashes(prompt))
+        outcome.unavoidable += len(prompt) - shared_bytes(Prompt(prompt), seen)
+        seen.update(Prompt(prompt))
         outcome.served[chosen.name] += 1
     return outcome
 

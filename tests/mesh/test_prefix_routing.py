@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mesh.prefixes import BLOCK, PromptMemory, block_hashes
+from mesh.prefixes import BLOCK, Prompt, PromptMemory
 from mesh.routing import rank
 from mesh.types import MeshView, ModelRecord, NodeId, NodeState
 from tests.helpers.mesh_records import member, model, view
@@ -17,13 +17,13 @@ QUESTION = LONG + b"and a question"
 def knowing(*texts: bytes, **fields: int) -> ModelRecord:
     memory = PromptMemory(8)
     for text in texts:
-        memory.add(block_hashes(text))
+        memory.add(Prompt(text))
     return model(prefixes=memory.sketch(), **fields)
 
 
 def chosen(seen: MeshView, text: bytes = QUESTION, **more: object) -> list[str]:
     """For many requests, who answers most of them (a few explore)."""
-    prompt = block_hashes(text)
+    prompt = Prompt(text)
     counts = Counter(next(rank(seen, "m", request_id=f"r{i}", prompt=prompt, **more)).node for i in range(100))  # type: ignore[arg-type]
     return [node for node, count in counts.most_common() if count > 10]
 
@@ -55,7 +55,7 @@ def test_a_short_prompt_is_not_worth_a_hop() -> None:
 
 def test_the_route_says_that_the_prompt_is_cached() -> None:
     seen = view("x", member("p1", knowing(LONG)), member("p2", knowing()))
-    first, second = rank(seen, "m", request_id="r1", prompt=block_hashes(QUESTION))
+    first, second = rank(seen, "m", request_id="r1", prompt=Prompt(QUESTION))
 
     assert first.why == "forwarded: 2 hold it, prompt cached"
     assert (first.terms["prefix"], second.terms["prefix"]) == (0.0, 1.5)
@@ -63,7 +63,7 @@ def test_the_route_says_that_the_prompt_is_cached() -> None:
 
 def test_a_few_requests_look_past_the_cache() -> None:
     seen = view("x", *(member(f"p{i}", knowing(LONG) if i == 0 else knowing()) for i in range(4)))
-    counts = Counter(next(rank(seen, "m", request_id=f"r{i}", prompt=block_hashes(QUESTION))).node for i in range(2000))
+    counts = Counter(next(rank(seen, "m", request_id=f"r{i}", prompt=Prompt(QUESTION))).node for i in range(2000))
 
     assert 1900 < counts[NodeId("p0")] < 2000
 
@@ -89,7 +89,7 @@ def test_who_failed_lately_is_asked_when_nobody_else_can() -> None:
 
 
 def by_prefix(seen: MeshView, number: int, prompt: bytes) -> str:
-    return next(rank(seen, "m", request_id=f"r{number}", prompt=block_hashes(prompt))).node
+    return next(rank(seen, "m", request_id=f"r{number}", prompt=Prompt(prompt))).node
 
 
 def round_robin(seen: MeshView, number: int, prompt: bytes) -> str:

@@ -24,12 +24,22 @@ def test_a_few_nodes_may_fail_it() -> None:
 def test_a_token_makes_up_for_earlier_failures_and_their_nodes_may_be_asked_again() -> None:
     attempts = after(*[BUSY] * (MOST - 1))
     attempts.begin("good")
-    attempts.progress()
+    attempts.progress("good")
     assert attempts.tried == ["good"]
 
     attempts.fail(BUSY)
 
     assert not attempts.is_spent
+
+
+def test_only_the_node_that_gave_the_token_counts_as_tried_after_it() -> None:
+    attempts = Attempts()
+    for node in ("silent", "helper", "other helper"):
+        attempts.begin(node)
+
+    attempts.progress("helper")
+
+    assert attempts.tried == ["helper"]
 
 
 def test_lost_nodes_are_no_failures_of_the_request_up_to_a_limit() -> None:
@@ -44,7 +54,7 @@ def test_a_node_that_never_got_it_costs_nothing() -> None:
 def test_two_dead_backends_are_enough_whatever_came_between() -> None:
     attempts = after(*[CRASH] * (MOST_CRASHES - 1))
     attempts.begin("good")
-    attempts.progress()
+    attempts.progress("good")
     attempts.fail(CRASH)
 
     assert attempts.is_spent

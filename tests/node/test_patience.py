@@ -1,5 +1,7 @@
 """How long an answer may be silent."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +9,8 @@ from hypothesis import strategies as st
 from node.patience import FACTOR, Patience
 
 
-def after(*times: float, floor: float = 5.0) -> Patience:
-    patience = Patience(floor)
+def after(*times: float, floor: float = 5.0, most: float = math.inf) -> Patience:
+    patience = Patience(floor, most)
     for time in times:
         patience.heard(time)
     return patience
@@ -22,6 +24,8 @@ def after(*times: float, floor: float = 5.0) -> Patience:
         pytest.param(after(100.0, 100.02, 100.04), 5.0, id="a fast answer: the floor"),
         pytest.param(after(100.0, 102.0, 104.0), 40.0, id="a slow answer: twenty pauses"),
         pytest.param(after(1.0, 1.1, floor=0.5), 2.0, id="another floor"),
+        pytest.param(after(floor=0.25, most=0.4), 0.4, id="nothing yet, with a limit"),
+        pytest.param(after(1.0, 3.0, floor=0.25, most=0.5), 0.5, id="a slow answer, with a limit"),
     ],
 )
 def test_it_follows_the_answers_own_speed(patience: Patience, bound: float) -> None:

@@ -62,6 +62,9 @@ class Replies:
             raise StopAsyncIteration
         return [self._replies.pop(0)]
 
+    def give_up(self, error: Exception) -> None:
+        raise AssertionError("nobody asked for that")
+
     async def aclose(self) -> None:
         self._peers.closed += 1
 

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
+from hashlib import blake2b
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
@@ -49,8 +50,9 @@ class Gate:
                 f"binding to {config.host} needs an api_key, or open=True to let everyone in who can reach it"
             )
 
-    def admit(self, path: str, head: Mapping[bytes, bytes]) -> None:
-        """Returns if a request with this head may go on; header names are lower case.
+    def admit(self, path: str, head: Mapping[bytes, bytes]) -> str:
+        """Returns if a request with this head may go on; header names are lower case. What it returns is a name for
+        the key that was given, which does not tell it; "" where none is asked for.
 
         Raises:
             ForbiddenError: it comes from a web page that has no business here.
@@ -69,7 +71,8 @@ class Gate:
                 "Start the node with --allow-origin and this origin if they should."
             )
         if self.exposure is Exposure.KEY and not is_keyless(path):
-            self._check_key(head)
+            return self._check_key(head)
+        return ""
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether pages of `origin` may call a node that they address as `host`."""
@@ -80,7 +83,7 @@ class Gate:
             return bool(authority) and authority == host.lower()
         return names_this_machine(authority)
 
-    def _check_key(self, head: Mapping[bytes, bytes]) -> None:
+    def _check_key(self, head: Mapping[bytes, bytes]) -> str:
         scheme, _, given = head.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not given.strip():
             given = head.get(b"x-api-key", b"")
@@ -91,6 +94,13 @@ class Gate:
             )
         if not compare_digest(given.strip(), self._key):
             raise AuthenticationError("Incorrect API key provided. `shoal token show` prints this mesh's key.")
+        return key_name(given.strip())
+
+
+@lru_cache(maxsize=64)
+def key_name(key: bytes) -> str:
+    """Tells keys apart without telling them."""
+    return blake2b(key, digest_size=6, person=b"shoal key name").hexdigest()
 
 
 def is_keyless(path: str) -> bool:

@@ -29,7 +29,7 @@ from api.generation_request import (
 )
 from api.media import Media, take_out
 from api.needs import abilities_for_chat, tokens_of_chat, tokens_of_text
-from api.ports import GenerateCall
+from api.ports import Caller, GenerateCall
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 100_000
@@ -75,7 +75,7 @@ SHAPED_CHAT_FIELDS: tuple[Field, ...] = (
 ALL_CHAT_FIELDS = (*SHAPED_CHAT_FIELDS, *CHAT_FIELDS, *GENERATION_FIELDS)
 
 
-def read_chat(body: JsonObject, *, request_id: str, caller: str = "") -> GenerationRequest:
+def read_chat(body: JsonObject, *, request_id: str, caller: Caller = ()) -> GenerationRequest:
     """What a chat request asks for.
 
     Raises:

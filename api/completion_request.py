@@ -26,7 +26,7 @@ from api.generation_request import (
     refuse_if,
 )
 from api.needs import tokens_of_text
-from api.ports import GenerateCall
+from api.ports import Caller, GenerateCall
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default here, and only here: a plain completion rarely stops by itself."""
@@ -61,7 +61,7 @@ Prompt = str | tuple[int, ...]
 _NEEDS = frozenset({"completion"})
 
 
-def read_completion(body: JsonObject, *, request_id: str, caller: str = "", max_prompts: int) -> GenerationRequest:
+def read_completion(body: JsonObject, *, request_id: str, caller: Caller = (), max_prompts: int) -> GenerationRequest:
     """What a completion request asks for.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from api.completion_request import read_texts_or_tokens
 from api.errors import InvalidRequestError
 from api.fields import Field, Integer, JsonObject, Shaped, Text, read_fields, read_model
-from api.ports import EmbedCall, Embeddings
+from api.ports import Caller, EmbedCall, Embeddings
 
 MAX_INPUTS = 2048
 """As OpenAI's."""
@@ -34,7 +34,7 @@ class EmbeddingRequest:
     base64: bool
 
 
-def read_embedding(body: JsonObject, *, request_id: str, caller: str = "") -> EmbeddingRequest:
+def read_embedding(body: JsonObject, *, request_id: str, caller: Caller = ()) -> EmbeddingRequest:
     """What an embedding request asks for.
 
     Raises:

@@ -32,6 +32,7 @@ from api.config import ApiConfig
 from api.error_reply import error_headers, error_json
 from api.errors import ApiError, ShuttingDownError
 from api.metrics import CLIENT_GONE, Metrics
+from api.ports import Caller
 from api.request_body import ClientGoneError, body_parts, drain_body, read_body
 from api.request_ids import request_id
 from api.resumable import Streams
@@ -75,10 +76,13 @@ class ApiRequest(Request):
     started_at: float = 0.0
     """`perf_counter()` when its head arrived."""
 
+    key_name: str = ""
+    """See `api.auth`."""
+
     @property
-    def caller(self) -> str:
-        """Who is asking, for fair queueing: its address, as all have the same key."""
-        return self.remote_addr or ""
+    def caller(self) -> Caller:
+        """Who is asking, for fair queueing."""
+        return self.key_name, self.remote_addr or ""
 
     @property
     def blueprints(self) -> list[str]:
@@ -123,7 +127,7 @@ class HttpExchange(ASGIHTTPConnection):
     async def _exchange(self, receive: ASGIReceiveCallable, send: Send, started_at: float) -> None:
         async with contextlib.AsyncExitStack() as held:
             try:
-                self._admit()
+                key_name = self._admit()
                 if self._is_preflight():
                     await self._send_plain(send, 204, self._preflight_headers(), b"")
                     return
@@ -133,6 +137,7 @@ class HttpExchange(ASGIHTTPConnection):
                 return
             request = cast("ApiRequest", self._create_request_from_scope(cast("ASGISendCallable", send)))
             request.request_id = self._request_id
+            request.key_name = key_name
             request.started_at = started_at
             request.content, request.files_form = content, form
             request.body.set_result(content)
@@ -247,14 +252,15 @@ class HttpExchange(ASGIHTTPConnection):
         await send({"type": "http.response.start", "status": status, "headers": self._headers(headers)})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _admit(self) -> None:
+    def _admit(self) -> str:
+        """The name of the key that came with it."""
         if self._is_preflight():
             # Browsers send no key with it; the request that follows will be looked at.
-            self._around.gate.admit("/healthz", self._head)
-            return
-        self._around.gate.admit(self.scope["path"], self._head)
+            return self._around.gate.admit("/healthz", self._head)
+        key_name = self._around.gate.admit(self.scope["path"], self._head)
         if self._around.is_stopping and not is_keyless(self.scope["path"]):
             raise _stopping()
+        return key_name
 
     def _is_preflight(self) -> bool:
         return (

@@ -20,6 +20,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+Caller = tuple[str, ...]
+"""Who is asking, for fair queueing: the key (by a name that does not tell it), then the address."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -62,7 +65,7 @@ class GenerateCall:
 
     model: str
     request_id: str
-    caller: str = ""
+    caller: Caller = ()
     session: str = ""
     """The client's own word for what belongs together; its requests go to the same node where that is no worse."""
     keep_alive: float | None = None
@@ -100,7 +103,7 @@ class EmbedCall:
 
     model: str
     request_id: str
-    caller: str = ""
+    caller: Caller = ()
     inputs: Sequence[str | Sequence[int]]
     dimensions: int | None = None
 
@@ -111,7 +114,7 @@ class RerankCall:
 
     model: str
     request_id: str
-    caller: str = ""
+    caller: Caller = ()
     query: str
     documents: Sequence[str]
 
@@ -122,7 +125,7 @@ class SpeechCall:
 
     model: str
     request_id: str
-    caller: str = ""
+    caller: Caller = ()
     text: str
     voice: str = ""
     format: str = "mp3"
@@ -149,7 +152,7 @@ class TranscribeCall:
 
     model: str
     request_id: str
-    caller: str = ""
+    caller: Caller = ()
     file: FilePieces
     language: str = ""
     """ISO 639-1."""

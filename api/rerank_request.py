@@ -17,7 +17,7 @@ from api.fields import (
     read_model,
     wrong_type,
 )
-from api.ports import RerankCall, Reranking
+from api.ports import Caller, RerankCall, Reranking
 
 MAX_DOCUMENTS = 2048
 
@@ -55,7 +55,7 @@ class RerankRequest:
     return_documents: bool
 
 
-def read_rerank(body: JsonObject, *, request_id: str, caller: str = "") -> RerankRequest:
+def read_rerank(body: JsonObject, *, request_id: str, caller: Caller = ()) -> RerankRequest:
     """What a rerank request asks for.
 
     Raises:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from api.errors import InvalidRequestError
 from api.fields import Field, Json, JsonObject, Number, Shaped, Text, missing, read_fields, read_model, wrong_type
-from api.ports import SpeechCall
+from api.ports import Caller, SpeechCall
 
 MAX_INPUT = 100_000
 """Characters; OpenAI takes 4,096, which is four minutes."""
@@ -46,7 +46,7 @@ class SpeechRequest:
     """Server-sent events instead of the bare file."""
 
 
-def read_speech(body: JsonObject, *, request_id: str, caller: str = "") -> SpeechRequest:
+def read_speech(body: JsonObject, *, request_id: str, caller: Caller = ()) -> SpeechRequest:
     """What a speech request asks for.
 
     Raises:

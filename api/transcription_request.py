@@ -7,7 +7,7 @@ import orjson
 
 from api.errors import InvalidRequestError
 from api.fields import Field, Flag, Integer, Json, JsonObject, Number, Shaped, Text, missing, read_fields, read_model
-from api.ports import FilePieces, TranscribeCall
+from api.ports import Caller, FilePieces, TranscribeCall
 
 MAX_PROMPT = 32_000
 """Characters; a model looks at the last few hundred words."""
@@ -73,7 +73,7 @@ def read_transcription(
     *,
     translate: bool,
     request_id: str,
-    caller: str = "",
+    caller: Caller = (),
 ) -> TranscriptionRequest:
     """What a form asks for: its fields' values by name, and its files of the name `file`.
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import peers
-from bench.cases import measure, measure_long_context
+from bench.cases import measure, measure_long_context, measure_mesh
 from bench.engine import CONCURRENCIES, measure_engine
 from bench.figures import Figures
-from bench.membership import NODES, measure_membership
+from bench.membership import NODES
 
 console = Console(highlight=False)
 
@@ -56,6 +56,7 @@ BARS: list[tuple[str, str, str, float]] = [
     (f"{NODES} nodes, a model is loaded", "p99_ms", "<=", 1000),
     (f"{NODES} nodes, a node is killed", "known_to_all_ms", "<=", 300),
     (f"{NODES} nodes, a node freezes", "known_to_all_ms", "<=", 3000),
+    (f"{NODES} nodes, a link is cut", "known_to_all_ms", "<=", 3000),
     *((f"{count} at once", "of_llama_server", ">=", 1.0) for count in CONCURRENCIES),
     *((f"{count} at once", "of_its_first_token", "<=", 1.1) for count in CONCURRENCIES),
     ("16 at once", "of_llama_cpp_server", ">=", 3.0),
@@ -110,7 +111,7 @@ def main(repeats: int, only: str | None, soak: float, long: bool, build_peers: b
         if only in (None, "node"):
             found |= uvloop.run(measure(Path(root), repeats, _say))
         if only in (None, "mesh"):
-            found |= uvloop.run(measure_membership(repeats, soak, _say))
+            found |= uvloop.run(measure_mesh(Path(root), repeats, soak, _say))
         if long:
             found |= uvloop.run(measure_long_context(_say))
         if only in (None, "engine"):

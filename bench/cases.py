@@ -18,6 +18,7 @@ from bench import routing_cases
 from bench.figures import Figures, ms, quantile
 from bench.installs import installs
 from bench.long_context import long_context
+from bench.membership import measure_membership
 from bench.trouble import measure_trouble
 from bench.wire import Wire, request
 from node.backend_client import BackendCall
@@ -242,9 +243,6 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
             say(f"{name} ({index + 1}/{repeats})")
             found.setdefault(name, []).append(await case())
 
-    await run("choosing of 64", _at_once(routing_cases.decision))
-    await run("agents by prefix", _at_once(routing_cases.prompts_saved))
-    await run("a hot prefix", _at_once(routing_cases.hot_prefix))
     await run("start", lambda: start_up(root))
     for name in "abc":
         prepare(root / name)
@@ -258,14 +256,36 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
         await run("64 streams", lambda: streamed_chunks(b))
         await run("64 paced streams", lambda: paced_chunks(b))
         await run("1000 streams", lambda: many_streams(b))
-        await run("hop", lambda: hop(a, b))
-        await run("64 forwarded streams", lambda: streamed_chunks(a, tokens=500))
-        await run("64 forwarded paced streams", lambda: paced_chunks(a))
-        await run("forwarded requests", lambda: small_requests(a))
-        found |= await measure_trouble(a, b, repeats, say)
     await run("long context", long_context)
     await run("install", lambda: installs(root))
     return found
+
+
+async def measure_mesh(root: Path, repeats: int, soak: float, say: Callable[[str], None]) -> dict[str, list[Figures]]:
+    """Choosing a node, forwarding to it, and how soon trouble is known. `soak`: seconds that many are left alone."""
+    _raise_file_limit()
+    found: dict[str, list[Figures]] = {}
+
+    async def run(name: str, case: Case) -> None:
+        for index in range(repeats):
+            say(f"{name} ({index + 1}/{repeats})")
+            found.setdefault(name, []).append(await case())
+
+    await run("choosing of 64", _at_once(routing_cases.decision))
+    await run("agents by prefix", _at_once(routing_cases.prompts_saved))
+    await run("a hot prefix", _at_once(routing_cases.hot_prefix))
+    for name in "de":
+        prepare(root / name)
+    async with mesh_of(root, "de") as (entry, holder):
+        await holder.load(MODEL, "e")
+        for node in (entry, holder):
+            await node.until_sees("d", "e", model=MODEL, held_by="e")
+        await run("hop", lambda: hop(entry, holder))
+        await run("64 forwarded streams", lambda: streamed_chunks(entry, tokens=500))
+        await run("64 forwarded paced streams", lambda: paced_chunks(entry))
+        await run("forwarded requests", lambda: small_requests(entry))
+        found |= await measure_trouble(entry, holder, repeats, say)
+    return found | await measure_membership(repeats, soak, say)
 
 
 def _raise_file_limit() -> None:

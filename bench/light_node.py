@@ -1,6 +1,6 @@
 """A node's mesh side alone, in a process of its own: what many nodes on one machine are measured with.
 
-    BENCH_TOKEN=… python -m bench.light_node NAME PEER…
+    BENCH_TOKEN=… python -m bench.light_node NAME ADDRESS PEER…
 
 Reads orders as lines of JSON: `{"announce": "model"}` or `{"stats": true}`. Writes what it sees as lines of JSON with
 `at`, the monotonic clock of the machine: {"port"}, {"peer", "state"}, {"peer", "model"}, {"stats"}.
@@ -55,8 +55,8 @@ class Reporter:
                     tell(peer=name, model=model.name)
 
 
-async def run(name: str, token: str, peers: tuple[str, ...]) -> None:
-    config = MeshConfig(host="127.0.0.1", port=0, mdns=False, peers=peers)
+async def run(name: str, address: str, token: str, peers: tuple[str, ...]) -> None:
+    config = MeshConfig(host=address, port=0, mdns=False, peers=peers)
     mesh = Mesh(config, Identity.generate(), MeshKeys.from_token(token), no_calls)
     mesh.on_change(Reporter().look)
     await mesh.start()
@@ -82,4 +82,4 @@ async def run(name: str, token: str, peers: tuple[str, ...]) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(run(sys.argv[1], os.environ["BENCH_TOKEN"], tuple(sys.argv[2:])))
+    uvloop.run(run(sys.argv[1], sys.argv[2], os.environ["BENCH_TOKEN"], tuple(sys.argv[3:])))

@@ -11,7 +11,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,8 +19,10 @@ import psutil
 
 from bench.figures import Figures
 from mesh.token import new_token
+from tests.helpers.lan import Host, lan, why_not
 
 NODES = 16
+LOOPBACK = "127.0.0.1"
 NEWS = 20
 """Announcements per run."""
 CALM = 3.0
@@ -32,21 +34,24 @@ Seen = dict[str, Any]
 class LightNode:
     """One process, and all that it wrote."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, host: Host | None) -> None:
         self.name = name
         self.process = process
+        self.host = host
         self.seen: list[Seen] = []
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, name: str, token: str, *peers: str) -> "LightNode":
+    async def start(cls, name: str, token: str, host: Host | None, *peers: str) -> "LightNode":
+        """`host`: of its own; else it shares loopback with the others."""
+        prefix, address = (host.prefix, host.address) if host else ((), LOOPBACK)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.light_node", name, *peers),
+            *(*prefix, sys.executable, "-m", "bench.light_node", name, address, *peers),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | {"BENCH_TOKEN": token},
         )
-        return cls(name, process)
+        return cls(name, process, host)
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
@@ -94,14 +99,16 @@ class LightNode:
 
 
 @asynccontextmanager
-async def light_mesh(count: int = NODES) -> AsyncIterator[list[LightNode]]:
-    """That many nodes that all see each other."""
+async def light_mesh(hosts: Sequence[Host | None] = (None,) * NODES) -> AsyncIterator[list[LightNode]]:
+    """Nodes that all see each other, one for each host."""
     token = new_token()
-    nodes = [await LightNode.start("n0", token)]
+    nodes = [await LightNode.start("n0", token, hosts[0])]
     try:
         await until_ready(nodes[0])
         port = next(seen["port"] for seen in nodes[0].seen if "port" in seen)
-        nodes += [await LightNode.start(f"n{number}", token, f"127.0.0.1:{port}") for number in range(1, count)]
+        first = f"{hosts[0].address if hosts[0] else LOOPBACK}:{port}"
+        for number, host in enumerate(hosts[1:], 1):
+            nodes.append(await LightNode.start(f"n{number}", token, host, first))
         for node in nodes:
             for other in nodes:
                 if other is not node:
@@ -137,10 +144,32 @@ async def news(nodes: list[LightNode]) -> Figures:
 async def death(nodes: list[LightNode], how: signal.Signals) -> Figures:
     """From the signal until the last of the others counts the node as dead. It is one node less afterwards."""
     victim = nodes.pop()
-    at = victim.signal(how)
-    known = [await node.until(at, peer=victim.name, state="dead") for node in nodes]
+    found = await until_known(nodes, victim, victim.signal(how))
     await victim.end()
+    return found
+
+
+async def until_known(nodes: list[LightNode], victim: LightNode, at: float) -> Figures:
+    """How long after `at` the first and the last of `nodes` count the victim as dead."""
+    known = [await node.until(at, peer=victim.name, state="dead") for node in nodes]
     return {"known_to_all_ms": 1000 * (max(known) - at), "known_to_first_ms": 1000 * (min(known) - at)}
+
+
+async def cut_links(repeats: int, say: Callable[[str], None]) -> list[Figures]:
+    """The cable of one host is pulled: until the last of the others counts its node as dead. As many nodes, each on a
+    host of its own."""
+    found = []
+    with lan(*(f"n{number}" for number in range(NODES))) as hosts:
+        async with light_mesh(list(hosts.values())) as nodes:
+            for index in range(repeats):
+                say(f"{NODES} nodes: a link is cut ({index + 1}/{repeats})")
+                victim = nodes.pop()
+                at = time.monotonic()
+                hosts[victim.name].cut_link()
+                found.append(await until_known(nodes, victim, at))
+                await victim.end()
+                await asyncio.sleep(1)
+    return found
 
 
 async def soak(nodes: list[LightNode], seconds: float) -> Figures:
@@ -184,4 +213,8 @@ async def measure_membership(repeats: int, seconds: float, say: Callable[[str], 
                 say(f"{NODES} nodes: {name} ({index + 1}/{repeats})")
                 found.setdefault(f"{NODES} nodes, {name}", []).append(await death(nodes, how))
                 await asyncio.sleep(1)
+    if reason := why_not():
+        say(f"cut links are not measured: {reason}")
+    else:
+        found[f"{NODES} nodes, a link is cut"] = await cut_links(repeats, say)
     return found

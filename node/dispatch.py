@@ -119,7 +119,7 @@ class Dispatcher:
         if self.is_draining:
             raise errors.ShuttingDownError("this node is stopping; ask another one", retry_after=1)
         self._refuse_what_nobody_can(asked)
-        await self._waiting.enter(asked.model, asked.caller)
+        await self._waiting.enter(asked.model, (*(asked.caller or ("", "")), asked.session))
         errand = Errand(self._sender, method, asked, body, so_far)
         if not await errand.start(lambda: self._find_here(asked.model)):
             raise self._not_found(asked.model)

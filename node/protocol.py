@@ -77,7 +77,7 @@ def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int,
     request = pb.GenerateRequest(
         request_id=call.request_id,
         model_digest=digest,
-        caller=call.caller,
+        caller="/".join(call.caller),
         tools_json=call.tools_json,
         tool_choice_json=call.tool_choice_json,
         template_json=call.template_json,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from api.ports import Caller
 from mesh import routing
 from mesh.errors import MeshError, NotConnectedError, PeerError, PeerUnreachableError, RemoteCallError
 from mesh.forwarding import CallHeader
@@ -56,7 +57,7 @@ class Asked:
 
     model: str
     request_id: str = ""
-    caller: str = ""
+    caller: Caller = ()
     session: str = ""
     prompt: Prompt = NO_PROMPT
     needs: routing.Needs = routing.NOTHING_SPECIAL

@@ -9,7 +9,7 @@ Who is next, and who must go when it is full, is decided by `node.fair_queue`; w
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from api import errors
 from mesh.routing import Room
@@ -37,7 +37,7 @@ class WaitingRoom:
         """Whose turn it is, but who are not on their way yet."""
         self._seconds: dict[str, float] = {}
 
-    async def enter(self, model: str, caller: str) -> None:
+    async def enter(self, model: str, caller: Sequence[str]) -> None:
         """Waits, if need be.
 
         Raises:

@@ -17,6 +17,9 @@ MEDIA_TYPES = {
 }
 """By `response_format`."""
 
+HEADS = {"srt": "", "vtt": "WEBVTT\n\n"}
+"""How a file of subtitles begins."""
+
 
 class TranscriptCollector:
     """A whole transcript, from its events. `take` every event exactly once, in order."""
@@ -41,17 +44,15 @@ class TranscriptCollector:
 
     @property
     def text(self) -> str:
-        return text_of(self._segments)
+        return "".join(segment.text for segment in self._segments).strip()
 
     def body(self) -> bytes:
         """In the format asked for."""
         match self._wanted.format:
             case "text":
                 return f"{self.text}\n".encode()
-            case "srt":
-                return srt(self._segments).encode()
-            case "vtt":
-                return vtt(self._segments).encode()
+            case "srt" | "vtt" as kind:
+                return (HEADS[kind] + "".join(cue(kind, segment) for segment in self._segments)).encode()
             case "verbose_json":
                 return orjson.dumps(self._verbose())
             case _:
@@ -83,22 +84,26 @@ class TranscriptEvents:
 
     def __init__(self, wanted: TranscriptionRequest) -> None:
         self._wanted = wanted
-        self._whole = TranscriptCollector(wanted)
-        self._is_begun = False
+        self._said: list[str] = []
         self._seconds = 0.0
 
     def take(self, events: Sequence[TranscriptEvent]) -> list[dict[str, Any]]:
         """What the client is told of `events`."""
-        self._whole.take(events)
         return [told for event in events for told in self._tell(event)]
+
+    def _delta(self, segment: Segment) -> str:
+        """What a segment adds to the text, which begins with no space, or to the subtitles."""
+        kind = self._wanted.format
+        if kind in HEADS:
+            return ("" if self._said else HEADS[kind]) + cue(kind, segment)
+        return segment.text if self._said else segment.text.lstrip()
 
     def _tell(self, event: TranscriptEvent) -> Iterable[dict[str, Any]]:
         match event:
             case Segment():
-                # The deltas make up the text, which begins with no space.
-                text = event.text if self._is_begun else event.text.lstrip()
-                self._is_begun |= bool(text)
-                yield {"type": "transcript.text.delta", "delta": text}
+                if delta := self._delta(event):
+                    self._said.append(delta)
+                    yield {"type": "transcript.text.delta", "delta": delta}
                 if self._wanted.format == "verbose_json":
                     yield {"type": "transcript.text.segment", **segment_json(event)}
             case Heard():
@@ -106,13 +111,9 @@ class TranscriptEvents:
             case Progress() if self._wanted.progress:
                 yield {"type": "transcript.progress", "seconds": event.seconds, "duration": self._seconds}
             case Usage():
-                yield {"type": "transcript.text.done", "text": self._whole.text, "usage": _tokens(event)}
+                yield {"type": "transcript.text.done", "text": "".join(self._said), "usage": _tokens(event)}
             case _:
                 pass
-
-
-def text_of(segments: Iterable[Segment]) -> str:
-    return "".join(segment.text for segment in segments).strip()
 
 
 def segment_json(segment: Segment) -> dict[str, Any]:
@@ -131,18 +132,12 @@ def segment_json(segment: Segment) -> dict[str, Any]:
     }
 
 
-def srt(segments: Iterable[Segment]) -> str:
-    """SubRip subtitles."""
-    return "".join(
-        f"{number}\n{_clock(s.begin, ',')} --> {_clock(s.end, ',')}\n{_subtitle(s.text)}\n\n"
-        for number, s in enumerate(segments, start=1)
-    )
-
-
-def vtt(segments: Iterable[Segment]) -> str:
-    """WebVTT subtitles."""
-    cues = (f"{_clock(s.begin, '.')} --> {_clock(s.end, '.')}\n{_subtitle(s.text)}\n\n" for s in segments)
-    return "WEBVTT\n\n" + "".join(cues)
+def cue(kind: str, segment: Segment) -> str:
+    """One subtitle, in SubRip ("srt") or WebVTT ("vtt")."""
+    point = "," if kind == "srt" else "."
+    number = f"{segment.id + 1}\n" if kind == "srt" else ""
+    times = f"{_clock(segment.begin, point)} --> {_clock(segment.end, point)}"
+    return f"{number}{times}\n{_subtitle(segment.text)}\n\n"
 
 
 def _subtitle(text: str) -> str:

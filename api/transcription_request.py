@@ -48,8 +48,6 @@ SHAPED_TRANSCRIPTION_FIELDS: tuple[Field, ...] = (
 ALL_TRANSCRIPTION_FIELDS = (*SHAPED_TRANSCRIPTION_FIELDS, *TRANSCRIPTION_FIELDS)
 ALL_TRANSLATION_FIELDS = (FILE, *TRANSLATION_FIELDS)
 
-SUBTITLES = ("srt", "vtt")
-
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionRequest:
@@ -85,8 +83,6 @@ def read_transcription(
     model = read_model(body)
     values = read_fields(known, body)
     kind, stream = values.get("response_format") or "json", values.get("stream") or False
-    if stream and kind in SUBTITLES:
-        raise InvalidRequestError(f"Invalid 'stream': {kind} comes whole.", param="stream")
     granularities = _granularities(fields, kind)
     prompt = values.get("prompt") or ""
     if len(prompt) > MAX_PROMPT:

@@ -12,14 +12,15 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from werkzeug.exceptions import RequestEntityTooLarge
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData, Preamble
 
 from api.errors import InvalidRequestError, UnavailableError
 
@@ -33,10 +34,6 @@ MOST_FIELDS_BYTES = 1024 * 1024
 """Of all fields of one form together."""
 
 MOST_PARTS = 256
-
-_SLICE = 64 * 1024
-_MOST_HEAD = 256 * 1024
-"""What the decoder may hold: a slice, and the head of a part or a bit of a boundary."""
 
 
 class Spool:
@@ -165,79 +162,134 @@ async def read_form(parts: AsyncIterator[bytes], boundary: bytes, spool: Spool) 
     reader = _Reader(boundary, spool)
     try:
         async for part in parts:
-            for at in range(0, len(part), _SLICE):
-                await reader.feed(part[at : at + _SLICE])
-        await reader.feed(None)
+            await reader.feed(part)
+        reader.finish()
         yield reader.form
     finally:
         reader.form.close()
 
 
 class _Reader:
+    """What the parser finds, taken down in order and then carried out: writing to a disk has to be awaited."""
+
     def __init__(self, boundary: bytes, spool: Spool) -> None:
-        self._decoder = MultipartDecoder(boundary, _MOST_HEAD, max_parts=MOST_PARTS)
         self._spool = spool
+        self._found: list[Callable[[], Awaitable[None]]] = []
+        self._head_name = self._head_value = b""
+        self._head: dict[str, str] = {}
+        self._parts = self._field_bytes = 0
+        self._is_whole = False
         self._name = ""
         self._upload: Upload | None = None
         self._text = bytearray()
-        self._field_bytes = 0
+        self._parser = _parser(boundary, self)
         self.form = Form()
 
-    async def feed(self, data: bytes | None) -> None:
-        """Takes what came next; None: nothing comes any more."""
-        try:
-            self._decoder.receive_data(data)
-            while not isinstance(event := self._decoder.next_event(), NeedData):
-                await self._take(event)
-                if isinstance(event, Epilogue):
-                    return
-        except RequestEntityTooLarge:
-            raise InvalidRequestError(
-                f"The form has more than {MOST_PARTS} parts, or a part with an endless head."
-            ) from None
-        except ValueError:
-            reason = "it breaks off" if data is None else "it is no multipart form"
-            raise InvalidRequestError(f"The form cannot be read: {reason}.", code="invalid_form") from None
+    async def feed(self, data: bytes) -> None:
+        """Takes what came next."""
+        with _explained():
+            self._parser.write(data)
+            for step in self._found:
+                await step()
+        self._found.clear()
 
-    async def _take(self, event: object) -> None:
-        match event:
-            case Preamble() | Epilogue():
-                pass
-            case File():
-                self._begin(event.name)
-                self._upload = self._spool.open()
-                self.form.files.append(self._upload)
-                self._upload.field, self._upload.name = self._name, event.filename
-                self._upload.media_type = event.headers.get("content-type", "")
-            case Field():
-                self._begin(event.name)
-                self._upload = None
-            case Data():
-                await self._add(event)
+    def finish(self) -> None:
+        """Nothing comes any more."""
+        if not self._is_whole:
+            raise _unreadable("it breaks off")
 
-    def _begin(self, name: str | None) -> None:
-        if not name:
-            raise InvalidRequestError("The form has a part without a name.", code="invalid_form")
-        self._name = name
-        self._count(len(name))
+    # What the parser calls
 
-    async def _add(self, data: Data) -> None:
+    def on_part_begin(self) -> None:
+        self._head = {}
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise InvalidRequestError(f"The form has more than {MOST_PARTS} parts.")
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._head_name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._head_value += data[start:end]
+
+    def on_header_end(self) -> None:
+        self._head[self._head_name.decode("ascii", "replace").lower()] = self._head_value.decode("utf-8")
+        self._head_name = self._head_value = b""
+
+    def on_headers_finished(self) -> None:
+        self._found.append(partial(self._begin, self._head))
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._found.append(partial(self._add, data[start:end]))
+
+    def on_part_end(self) -> None:
+        self._found.append(self._end)
+
+    def on_end(self) -> None:
+        self._is_whole = True
+
+    # What is done about it
+
+    async def _begin(self, head: Mapping[str, str]) -> None:
+        _, options = parse_options_header(head.get("content-disposition"))
+        self._name = options.get("name", "")
+        if not self._name:
+            raise _unreadable("it has a part without a name")
+        self._count(len(self._name))
+        self._text.clear()
+        self._upload = None
+        if (filename := options.get("filename")) is not None:
+            self._upload = self._spool.open()
+            self.form.files.append(self._upload)
+            self._upload.field, self._upload.name = self._name, filename
+            self._upload.media_type = head.get("content-type", "")
+
+    async def _add(self, data: bytes) -> None:
         if self._upload is not None:
-            await self._upload.write(data.data)
-            if not data.more_data:
-                await self._upload.flush()
-            return
-        self._count(len(data.data))
-        self._text += data.data
-        if not data.more_data:
-            text = bytes(self._text).decode("utf-8")  # A UnicodeDecodeError is a ValueError.
-            self._text.clear()
-            self.form.fields.setdefault(self._name, []).append(text)
+            await self._upload.write(data)
+        else:
+            self._count(len(data))
+            self._text += data
+
+    async def _end(self) -> None:
+        if self._upload is not None:
+            await self._upload.flush()
+        else:
+            self.form.fields.setdefault(self._name, []).append(self._text.decode("utf-8"))
 
     def _count(self, size: int) -> None:
         self._field_bytes += size
         if self._field_bytes > MOST_FIELDS_BYTES:
             raise InvalidRequestError(f"The fields of the form have more than {MOST_FIELDS_BYTES} bytes.")
+
+
+def _parser(boundary: bytes, reader: _Reader) -> MultipartParser:
+    with _explained():
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": reader.on_part_begin,
+                "on_header_field": reader.on_header_field,
+                "on_header_value": reader.on_header_value,
+                "on_header_end": reader.on_header_end,
+                "on_headers_finished": reader.on_headers_finished,
+                "on_part_data": reader.on_part_data,
+                "on_part_end": reader.on_part_end,
+                "on_end": reader.on_end,
+            },
+        )
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (FormParserError, ValueError) as error:
+        raise _unreadable("it has a field that is no text" if isinstance(error, UnicodeError) else str(error)) from None
+
+
+def _unreadable(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The form cannot be read: {reason}.", code="invalid_form")
 
 
 def _no_room(reason: str) -> UnavailableError:

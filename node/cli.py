@@ -271,6 +271,31 @@ def say(
     speak(NodeClient.find(api, data), text, model=model, voice=voice, speed=speed, output=output, console=console)
 
 
+@main.command(short_help="Write down what is said in a sound or video file.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-m", "--model", help="Which model listens; without it, one that is loaded.")
+@click.option("-f", "--format", "kind", type=click.Choice(["text", "srt", "vtt", "json"]), help="Default: text.")
+@click.option("-l", "--language", default="", help="What is spoken, as a code like en or de; else it is detected.")
+@click.option("-t", "--translate", is_flag=True, help="Into English.")
+@click.option("--prompt", default="", help="Names and spellings that may come up.")
+@click.option("--vad", is_flag=True, help="Leave out what is no speech.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write this file: .txt, .srt, ..."
+)
+@api_option
+@data_option
+def transcribe(file: Path, output: Path | None, api: str | None, data: Path, **wanted: Any) -> None:
+    """Write down what is said in FILE, with whichever node can.
+
+    Any sound or video file. The text appears as it is heard; with --output, or in another format, when it is whole.
+    """
+    from node.client import NodeClient
+    from node.transcribe import Wanted
+    from node.transcribe import transcribe as listen
+
+    listen(NodeClient.find(api, data), file, Wanted(**wanted), output=output)
+
+
 def _ask() -> str | None:
     try:
         return console.input("[bold cyan]> [/]")

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -67,6 +67,12 @@ class NodeClient:
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
         """The events of a streamed answer, each with the answer's headers."""
         return self._events("POST", path, json=body)
+
+    def upload(
+        self, path: str, fields: Mapping[str, str], file: BinaryIO, name: str
+    ) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
+        """The events of the answer to a form with a file, read as it is sent; each with the answer's headers."""
+        return self._events("POST", path, data=fields, files={"file": (name, file)})
 
     def _events(self, method: str, path: str, **kwargs: Any) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
         try:

@@ -18,6 +18,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
 from backends.errors import InvalidValueError
 
@@ -121,30 +122,48 @@ class Sound:
         yield from resampler.finish()
 
     def _frames(self) -> Iterator[AudioFrame]:
+        """What can be decoded. Where the parser drops what it cannot read (FLAC), the times tell."""
+        at = end = 0.0
+        is_exact = self._stream.codec_context.name == "flac"
+        for packet in self._packets():
+            length = float((packet.duration or 0) * (packet.time_base or 0)) or PACKET
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, ValueError) as exc:
+                self._lose(length, at, _reason(exc))
+                frames = []
+            for frame in frames:
+                assert isinstance(frame, AudioFrame)
+                if is_exact and frame.time is not None:
+                    self._lose(max(0.0, frame.time - end), end, "a part of it is missing")
+                    end = frame.time + frame.samples / frame.sample_rate
+                yield frame
+            at += length
+        if is_exact:
+            self._lose(max(0.0, self.seconds - end), end, "it ends early")
+
+    def _packets(self) -> "Iterator[Packet[AudioStream]]":
         at = 0.0
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as exc:
-                raise InvalidValueError(
-                    f"the file is damaged {at:.1f} s into its sound: {_reason(exc)}", param="file"
-                ) from exc
+                raise _damaged(at, _reason(exc)) from exc
             if packet is None:
                 return
-            length = float((packet.duration or 0) * (packet.time_base or 0)) or PACKET
-            try:
-                for frame in packet.decode():
-                    assert isinstance(frame, AudioFrame)
-                    yield frame
-            except (av.FFmpegError, ValueError) as exc:
-                self._lost += length
-                if self._lost > DAMAGE:
-                    reason = f"more than {DAMAGE:g} s of it cannot be decoded ({_reason(exc)})"
-                    raise InvalidValueError(
-                        f"the file is damaged {at:.1f} s into its sound: {reason}", param="file"
-                    ) from exc
-            at += length
+            yield packet
+            at += float((packet.duration or 0) * (packet.time_base or 0))
+
+    def _lose(self, seconds: float, at: float, reason: str) -> None:
+        """Takes note of sound that is lost.
+
+        Raises:
+            InvalidValueError: it is too much by now.
+        """
+        self._lost += seconds
+        if self._lost > DAMAGE:
+            raise _damaged(at, reason)
 
 
 class _Resampler:
@@ -181,6 +200,10 @@ def quietest(samples: Samples, low: int, high: int) -> int:
     stretch = samples[low:high]
     moments = stretch[: len(stretch) // QUIET * QUIET].reshape(-1, QUIET)
     return low + int(np.square(moments).sum(axis=1).argmin()) * QUIET + QUIET // 2
+
+
+def _damaged(at: float, reason: str) -> InvalidValueError:
+    return InvalidValueError(f"the file is damaged {at:.1f} s into its sound: {reason}", param="file")
 
 
 def _open_nothing(*_: object) -> None:

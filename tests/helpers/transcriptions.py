@@ -4,7 +4,9 @@ import io
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
+from av import AudioFrame, VideoFrame
 
 from tests.helpers.tiny_whisper import write_tiny_whisper
 
@@ -33,3 +35,25 @@ def add_whisper(models: Path, name: str = "whisper", **settings: object) -> None
     lines = [f"  {key}: {value}" for key, value in settings.items()]
     card = ["engine: whisper", f"path: {name}", *(["settings:", *lines] if lines else [])]
     (models / f"{name}.yaml").write_text("\n".join(card) + "\n")
+
+
+def encoded(samples: np.ndarray, container: str, codec: str, *, with_video: bool = False) -> bytes:
+    """A file of another kind, maybe with a video beside the sound."""
+    written = io.BytesIO()
+    with av.open(written, "w", format=container) as file:
+        sound = file.add_stream(codec, rate=RATE)
+        sound.layout = "mono"
+        if with_video:
+            picture = file.add_stream("mpeg4", rate=5)
+            picture.width = picture.height = 32
+            for _ in range(5):
+                file.mux(picture.encode(VideoFrame(32, 32, "yuv420p")))
+            file.mux(picture.encode(None))
+        for begin in range(0, len(samples), RATE):
+            part = samples[begin : begin + RATE]
+            frame = AudioFrame.from_ndarray(part.reshape(1, -1), format="s16", layout="mono")
+            frame.sample_rate = RATE
+            frame.pts = begin
+            file.mux(sound.encode(frame))
+        file.mux(sound.encode(None))
+    return written.getvalue()

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from api.auth import Gate
 from api.config import ApiConfig
 from api.current import current_request
+from api.engine_routes import add_engine_routes
 from api.error_reply import error_headers, error_json
 from api.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
 from api.exchange import EXTENSION, ApiRequest, HttpExchange, Surroundings
@@ -72,6 +73,7 @@ def create_app(
     add_node_routes(app, inference, around)
     if gallery is not None:
         add_gallery_routes(app, gallery)
+        add_engine_routes(app, gallery)
     app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)

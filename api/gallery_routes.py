@@ -19,7 +19,7 @@ from api.ports import Gallery
 
 def add_gallery_routes(app: Quart, gallery: Gallery) -> None:
     async def ask(what: str, **body: Any) -> Mapping[str, Any]:
-        return await gallery.ask(what, body, _node())
+        return await gallery.ask(what, body, asked_node())
 
     @app.get("/api/gallery")
     async def search() -> Response:
@@ -30,11 +30,8 @@ def add_gallery_routes(app: Quart, gallery: Gallery) -> None:
         body = read_fields(INSTALL_FIELDS, parse_object(current_request().content))
         if not body.get("source"):
             raise missing("source", "Say what to install; GET /api/gallery lists names.")
-        node = body.pop("node", None) or _node()
-        job = await gallery.ask("install", body, node)
-        path = f"/api/gallery/jobs/{job['id']}"
-        query = f"?node={quote(node, safe='')}" if node else ""
-        return json_response({**job, "url": path + query, "events": f"{path}/events{query}"}, 202)
+        node = body.pop("node", None) or asked_node()
+        return job_response(await gallery.ask("install", body, node), node)
 
     @app.get("/api/gallery/jobs")
     async def jobs() -> Response:
@@ -46,7 +43,7 @@ def add_gallery_routes(app: Quart, gallery: Gallery) -> None:
 
     @app.get("/api/gallery/jobs/<job>/events")
     async def events(job: str) -> Response:
-        changes = gallery.watch(job, _node())
+        changes = gallery.watch(job, asked_node())
         # The first change is awaited here, so that an unknown job is a 404 and no stream.
         first = await anext(changes, None)
         if first is None:
@@ -95,5 +92,13 @@ async def _events(first: Mapping[str, Any], changes: AsyncIterator[Mapping[str, 
             yield sse.event(error_json(error))
 
 
-def _node() -> str | None:
+def job_response(job: Mapping[str, Any], node: str | None) -> Response:
+    """A job that has begun, and where to look how far it is."""
+    path = f"/api/gallery/jobs/{job['id']}"
+    query = f"?node={quote(node, safe='')}" if node else ""
+    return json_response({**job, "url": path + query, "events": f"{path}/events{query}"}, 202)
+
+
+def asked_node() -> str | None:
+    """The node that the request means; None for this one."""
     return current_request().args.get("node") or None

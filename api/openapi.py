@@ -164,6 +164,7 @@ def _paths() -> Schema:
 def _gallery_paths() -> Schema:
     job = [_path("job", "The `id` of an install."), _NODE_QUERY]
     model = [_path("name", "The name of an installed model."), _NODE_QUERY]
+    engine = [_path("name", "The name of an engine."), _NODE_QUERY]
     install = _object(("source",), *INSTALL_FIELDS)
     return {
         "/api/gallery": {"get": _operation("What can be installed by name.") | {"parameters": [_TEXT_QUERY]}},
@@ -194,6 +195,18 @@ def _gallery_paths() -> Schema:
         "/api/gallery/models/{name}/verify": {
             "parameters": model,
             "post": _operation("Hash its files and compare."),
+        },
+        "/api/engines": {
+            "parameters": [_NODE_QUERY],
+            "get": _operation("What runs models on a node, and what it lacks."),
+        },
+        "/api/engines/{name}": {
+            "parameters": engine,
+            "delete": _operation("Remove an engine's packages, after the running answers of its models."),
+        },
+        "/api/engines/{name}/install": {
+            "parameters": engine,
+            "post": _operation("Install an engine's packages; answers 202 with a job at once."),
         },
         "/api/gallery/gc": {
             "parameters": [_NODE_QUERY],

@@ -17,7 +17,7 @@ with a suggestion, and every refusal names the line. What the settings mean is t
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,22 @@ class CardEntry:
     private: bool = False
 
 
-def parse_card(text: str, path: Path) -> CardEntry:
-    """The one card in `text`; `path` is for messages.
+def parse_card(text: str, path: Path, engines: Collection[str] = ENGINES) -> CardEntry:
+    """The one card in `text`; `path` is for messages, `engines` are those that it may name.
 
     Raises:
         CardError: it cannot be understood.
     """
     node = root_node(text, path)
-    return CardEntry() if node is None else _entry(node, path)
+    if node is None:
+        return CardEntry()
+    entry = _entry(node, path)
+    if entry.engine is not None and entry.engine not in engines:
+        near = difflib.get_close_matches(entry.engine, engines, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(engines))}"
+        line = next(line_of(value) for key, value in pairs(node, path) if key == "engine")
+        raise CardError(path, f"unknown engine {entry.engine!r}; {hint}", line)
+    return entry
 
 
 def parse_index(text: str, path: Path) -> dict[str, CardEntry]:
@@ -91,15 +99,6 @@ def _entry(node: yaml.Node, path: Path) -> CardEntry:
     return CardEntry(**given)
 
 
-def _engine(key: str, node: yaml.Node, path: Path) -> str:
-    engine = text_of(key, node, path)
-    if engine not in ENGINES:
-        near = difflib.get_close_matches(engine, ENGINES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(ENGINES)}"
-        raise CardError(path, f"unknown engine {engine!r}; {hint}", line_of(node))
-    return engine
-
-
 def _adapters(key: str, node: yaml.Node, path: Path) -> tuple[tuple[str, float], ...]:
     if not isinstance(node, yaml.SequenceNode):
         raise CardError(path, f"{key} must be a list, as in [{{path: one.gguf, scale: 0.5}}]", line_of(node))
@@ -123,7 +122,7 @@ def _number(key: str, node: yaml.Node, path: Path) -> float:
 
 
 _READERS: Mapping[str, Callable[[str, yaml.Node, Path], Any]] = {
-    "engine": _engine,
+    "engine": text_of,
     "path": text_of,
     "lora": _adapters,
     "draft_model": text_of,

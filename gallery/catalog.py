@@ -13,14 +13,14 @@ Rules:
    may run in a thread while others read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from rapidfuzz import fuzz, process, utils
 
-from gallery.card import Adapter, ModelCard, name_problem
+from gallery.card import ENGINES, Adapter, ModelCard, name_problem
 from gallery.card_file import CardEntry, parse_card, parse_index
 from gallery.errors import CardError, GalleryError, WeightsError
 from gallery.gguf_file import read_header
@@ -63,10 +63,19 @@ class _Contents:
 class Catalog:
     """The models of one node. Empty until the first `refresh`."""
 
-    def __init__(self, models_dir: Path, index: Path = BUILT_IN_INDEX, stores: Iterable[Path] = ()) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        index: Path = BUILT_IN_INDEX,
+        stores: Iterable[Path] = (),
+        engines: Callable[[], Mapping[str, tuple[str, ...]]] = lambda: dict.fromkeys(ENGINES, ()),
+    ) -> None:
+        """`engines`: those that a card may name, and what their models can do where that is known of the engine."""
         self.models_dir = models_dir
         self._index = index
         self._stores = tuple(stores)
+        self._ask_engines = engines
+        self._engines: Mapping[str, tuple[str, ...]] = {}
         self._stored: dict[str, Path] = {}
         """First files of the models in other programs' folders, by name."""
         self._contents = _Contents()
@@ -101,10 +110,12 @@ class Catalog:
     def refresh(self) -> bool:
         """Look again; returns whether anything changed. Cheap when nothing did."""
         files, problems = self._scan()
-        if self._seen is not None:
+        engines = self._ask_engines()
+        if self._seen is not None and engines == self._engines:
             now = {path: _stamp(path) for path in self._seen if path not in files} | files
             if now == self._seen:
                 return False
+        self._engines = engines
         before = self._contents
         self._seen = dict(files)
         self._contents = self._read(files, problems)
@@ -186,7 +197,7 @@ class Catalog:
         files = {path: stamp for path, stamp in files.items() if path.parent == self.models_dir}
         weights = {name: path for path in files if (name := model_name(path.name)) is not None}
         card_files = {p.stem: p for p in files if p != self._index and p.suffix.lower() in CARD_SUFFIXES}
-        entries = {name: _try_card(path) for name, path in card_files.items()}
+        entries = {name: _try_card(path, self._engines) for name, path in card_files.items()}
         # An adapter that some card names is part of that model, and no model by itself.
         named = {path for entry in entries.values() if isinstance(entry, CardEntry) for path, _ in entry.lora}
         weights = {name: path for name, path in weights.items() if path.name not in named}
@@ -240,7 +251,9 @@ class Catalog:
         projector = self._beside(described_in, entry.mmproj) if entry.mmproj is not None else None
         capabilities = entry.capabilities
         if capabilities is None:
-            capabilities = header.capabilities if header else _CAPABILITIES_BY_ENGINE.get(engine, ())
+            capabilities = (
+                header.capabilities if header else _CAPABILITIES_BY_ENGINE.get(engine) or self._engines.get(engine, ())
+            )
             capabilities += self._header_of_file(projector).senses if projector is not None else ()
         return ModelCard(
             name=name,
@@ -310,14 +323,14 @@ def close_matches(name: str, known: Iterable[str]) -> list[str]:
     return [match for match, _, _ in found]
 
 
-def _try_card(path: Path) -> CardEntry | CardError:
+def _try_card(path: Path, engines: Collection[str]) -> CardEntry | CardError:
     try:
-        return _read_card(path)
+        return _read_card(path, engines)
     except CardError as exc:
         return exc
 
 
-def _read_card(path: Path) -> CardEntry:
+def _read_card(path: Path, engines: Collection[str]) -> CardEntry:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CARD_BYTES + 1).decode("utf-8")
@@ -325,7 +338,7 @@ def _read_card(path: Path) -> CardEntry:
         raise CardError(path, f"cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
         raise CardError(path, "is not a text file") from exc
-    return parse_card(text, path)
+    return parse_card(text, path, engines)
 
 
 def _stamp(path: Path) -> Stamp | None:

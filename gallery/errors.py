@@ -5,6 +5,7 @@
     * WeightsError   a file of weights is missing, damaged or cut short; the message names it
     * SourceError    what should be installed is not said in a way that can be understood
     * InstallError   it cannot be fetched or must not be; `code` says which kind of trouble it is
+    * EngineMissingError   what runs it is not installed here; the message says how to
 """
 
 from pathlib import Path
@@ -55,3 +56,15 @@ class InstallError(GalleryError):
     def may_pass(self) -> bool:
         """Trying again may help."""
         return self.code in ("rate_limited", "server_error", "unreachable")
+
+
+class EngineMissingError(GalleryError):
+    """An engine cannot run on this node until its packages are installed."""
+
+    def __init__(self, engine: str, problem: str, node: str = "") -> None:
+        where = f"on {node}" if node else "here"
+        command = f"shoal engines install {engine}" + (f" --node {node}" if node else "")
+        super().__init__(
+            f"it needs the engine {engine}, which cannot run {where} ({problem}); install that with: {command}"
+        )
+        self.engine = engine

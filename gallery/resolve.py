@@ -11,6 +11,7 @@ from gallery.errors import InstallError
 from gallery.gguf_header import cache_bytes_per_token
 from gallery.offer import Offer
 from gallery.source import (
+    EngineSource,
     EntrySource,
     FileSource,
     HubSource,
@@ -86,6 +87,10 @@ def resolve(wish: Wish, web: Web) -> Resolved:
             return Resolved(name=name, files=(file,), resolved=url, why="the file at that address")
         case FileSource(path):
             return _local(Path(path), name, wish)
+        case EngineSource(engine):
+            raise InstallError(
+                f"{engine} is an engine; install it with: shoal engines install {engine}", code="invalid"
+            )
 
 
 def from_offer(wish: Wish, offer: Offer) -> Resolved:

@@ -6,6 +6,7 @@ ollama://NAME[:TAG]            Ollama's registry; ollama://USER/NAME too
 oci://HOST/NAME[:TAG]          any registry that keeps models as OCI artifacts
 https://HOST/PATH/x.gguf       one file
 file:///PATH/x.gguf            a file of the node's own machine, read in place
+engine://NAME                  no model: the packages of an engine
 """
 
 import re
@@ -64,7 +65,14 @@ class FileSource:
     path: str
 
 
-Source = EntrySource | HubSource | RegistrySource | UrlSource | FileSource
+@dataclass(frozen=True, slots=True)
+class EngineSource:
+    """The packages of an engine."""
+
+    name: str
+
+
+Source = EntrySource | HubSource | RegistrySource | UrlSource | FileSource | EngineSource
 
 OLLAMA = "registry.ollama.ai"
 
@@ -101,6 +109,10 @@ def parse_source(text: str) -> Source:
             if urlsplit(text).netloc not in ("", "localhost") or not path.startswith("/"):
                 raise SourceError(f"{text[:100]!r}: a file is written with its whole path, file:///home/me/x.gguf")
             return FileSource(path)
+        case "engine":
+            if not _NAME.match(rest):
+                raise SourceError(f"engine://{rest[:100]}: an engine is written engine://NAME")
+            return EngineSource(rest)
         case _:
             raise SourceError(f"{scheme[:20]}:// is unknown; there are hf, ollama, oci, https, http and file")
 
@@ -143,6 +155,12 @@ def _tagged(rest: str) -> tuple[str, str]:
     return before + slash + name, tag or "latest"
 
 
+def without_query(text: str) -> str:
+    """A source as it may be shown and kept: what comes after an address's question mark may be a key."""
+    address, mark, _ = text.partition("?")
+    return f"{address}?..." if mark else address
+
+
 def name_problem(name: str) -> str | None:
     """Why an installed model cannot be called that; None if it can. Names become files."""
     if not _NAME.match(name) or len(name) > MAX_NAME:
@@ -155,7 +173,7 @@ def name_problem(name: str) -> str | None:
 def suggested_name(source: Source) -> str:
     """What a model from there is called unless somebody says otherwise."""
     match source:
-        case EntrySource(name):
+        case EntrySource(name) | EngineSource(name):
             base = name
         case HubSource(repository, quantization):
             base = re.sub(r"[-_.]gguf\Z", "", repository.split("/")[1], flags=re.IGNORECASE)

@@ -13,6 +13,7 @@ import difflib
 import fcntl
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from gallery.company import Company
 from gallery.download import Fetched, already_here, fetch
 from gallery.download_plan import DownloadConfig
 from gallery.entry_file import Entry
+from gallery.environment import Recipe, build
 from gallery.errors import GalleryError, InstallError
 from gallery.galleries import Galleries
 from gallery.gguf_file import read_header
@@ -34,7 +36,16 @@ from gallery.installed import Lock, LockedFile, is_a_persons, model_folder, tidy
 from gallery.offer import Offer, read_offer
 from gallery.part_file import check_disk, forget
 from gallery.resolve import Resolved, Wish, from_offer, resolve
-from gallery.source import EntrySource, HubSource, RegistrySource, Source, UrlSource, name_problem, parse_source
+from gallery.source import (
+    EntrySource,
+    HubSource,
+    RegistrySource,
+    Source,
+    UrlSource,
+    name_problem,
+    parse_source,
+    without_query,
+)
 from gallery.transfer import patiently
 from gallery.unsafe_files import check_content
 from gallery.web import Web
@@ -65,6 +76,10 @@ class Order:
     """What peers say of a model of that name."""
     download: dict[str, Any] = field(default_factory=dict)
     """Of `DownloadConfig`, what is not as usual."""
+    environments: str = ""
+    """Where the environments of engines are made."""
+    engine: dict[str, Any] | None = None
+    """Not a model but this engine's packages: a `Recipe`."""
 
 
 def main() -> None:
@@ -75,6 +90,9 @@ def main() -> None:
     company = Company(order.me, Path(order.logs), _say) if order.me else None
     threading.Thread(target=_end_with_node, args=(company,), daemon=True).start()
     try:
+        if order.engine is not None:
+            install_engine(Recipe.from_json(order.engine), Path(order.environments))
+            return
         name, lock = install(order, company)
     except GalleryError as error:
         code = error.code if isinstance(error, InstallError) else "invalid"
@@ -140,6 +158,30 @@ def _resolved(wish: Wish, web: Web, config: DownloadConfig, offer: Offer | None)
         return from_offer(wish, offer)
 
 
+def install_engine(recipe: Recipe, environments: Path) -> None:
+    """Makes an engine's environment.
+
+    Raises:
+        GalleryError: it cannot be made.
+        OSError: the disk.
+    """
+    count = len(recipe.requirements)
+    name = f"engine:{recipe.engine}"
+    _say(
+        event="resolved",
+        name=name,
+        resolved=str(environments / recipe.folder_name),
+        why=f"{count} package{'s' if count != 1 else ''}" + (", pinned by Shoal" if recipe.is_ours else ""),
+        files=[],
+    )
+    build(
+        recipe,
+        environments,
+        lambda fetched, size, stage: _say(event="progress", fetched=fetched, size=size, stage=stage),
+    )
+    _say(event="done", name=name)
+
+
 def _entry(name: str, galleries: Galleries) -> Entry:
     entry = galleries.find(name)
     if entry is None:
@@ -170,16 +212,16 @@ def _bring(
             _check_model_file(file.path, allow_pickle=order.allow_pickle)
         first = Path(found.name) / fetched[0][0].path.name
     lock = Lock(
-        source=order.source,
-        resolved=found.resolved,
+        source=without_query(order.source),
+        resolved=without_query(found.resolved),
         why=found.why,
         licence=found.licence,
         quantization=found.quantization,
         installed_at=int(time.time()),
-        files=tuple(LockedFile(file.path.name, file.size, file.sha256, url) for file, url in fetched),
+        files=tuple(LockedFile(file.path.name, file.size, file.sha256, without_query(url)) for file, url in fetched),
     )
     write_lock(folder, lock)
-    write_card(models, found.name, {"engine": "llama", "path": str(first), **found.card}, order.source)
+    write_card(models, found.name, {"engine": "llama", "path": str(first), **found.card}, lock.source)
     tidy(folder, lock)
     return lock
 
@@ -286,11 +328,13 @@ def _say(**what: object) -> None:
 
 
 def _end_with_node(company: Company | None) -> None:
-    # The node holds the other end; it ends with it, however that ended.
+    # The node holds the other end; it ends with it, however that ended. What it started for itself ends too.
     if company is not None:
         company.listen(sys.stdin)
     else:
         sys.stdin.read()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

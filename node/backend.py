@@ -12,12 +12,14 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from backends.rpc import backend_pb2 as pb
+from gallery.engines import Program
+from gallery.errors import EngineMissingError
 from mesh.types import DeviceShare
 from node.backend_client import BackendCall, BackendClient, Requests
 from node.backend_errors import (
@@ -74,8 +76,12 @@ class BackendHost(Protocol):
 
     config: LifecycleConfig
     log_dir: Path
-    command: Callable[[str], Sequence[str]]
-    """The program for an engine."""
+    program: Callable[[str], Program]
+    """The program for an engine.
+
+    Raises:
+        EngineMissingError: it cannot run here.
+    """
 
     def new_address(self) -> str:
         """A socket that nobody used before: an old process may still hold the last one.
@@ -316,13 +322,18 @@ class Backend:
         self._progress, self._loaded, self._load = pb.LoadProgress(), pb.LoadedModel(), pb.State()
         self._log.forget_lines()
         self._is_doubted = False
-        command = [*self._host.command(self.spec.engine)]
+        started = "it"
         try:
+            program = self._host.program(self.spec.engine)
+            started = program.command[0]
             address = self._host.new_address()
-            command += ["--address", address, "--parent-pid", str(os.getpid())]
-            self._process = BackendProcess(command, self._log, self._exited)
+            where = ["--address", address, "--parent-pid", str(os.getpid())]
+            self._process = BackendProcess(program, where, self._log, self._exited)
+        except EngineMissingError as exc:
+            self._loop.call_soon(self._tell, ProcessExited(str(exc), True))
+            return
         except OSError as exc:
-            reason = f"cannot start {command[0]}: {exc.strerror or exc}"
+            reason = f"cannot start {started}: {exc.strerror or exc}"
             is_final = isinstance(exc, (FileNotFoundError, PermissionError))
             self._loop.call_soon(self._tell, ProcessExited(reason, is_final))
             return

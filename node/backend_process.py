@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from gallery.engines import Program
 from node.backend_log import BackendLog
 
 PACKAGES_DIR = Path(__file__).resolve().parent.parent
@@ -26,23 +27,27 @@ FINAL_STATUSES = frozenset({2, 3})
 """Exit statuses of `python -m backends` that another try would only repeat: wrong arguments or an unknown
 engine, and an engine whose package is not installed."""
 
+SECRETS = frozenset({"SHOAL_TOKEN", "SHOAL_API_KEY"})
+
 READ_BYTES = 64 * 1024
 MAX_READS = 16
 """What one look at the pipe takes at most, so that a backend that prints without end cannot hold the loop."""
 
 
-def default_command(engine: str) -> list[str]:
-    """The program that serves `engine`."""
+def default_program(engine: str) -> Program:
+    """What serves `engine` where nobody says otherwise: our package, in the node's own environment."""
     # -P: nothing in the working folder may pose as a module.
-    return [sys.executable, "-P", "-m", "backends", engine]
+    return Program((sys.executable, "-P", "-m", "backends", engine))
 
 
-def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a backend finds in its environment: ours without the mesh's token, and the way to our packages."""
-    paths = [str(PACKAGES_DIR), *filter(None, [inherited.get("PYTHONPATH")])]
-    kept = {name: value for name, value in inherited.items() if name != "SHOAL_TOKEN"}
+def environment(inherited: Mapping[str, str], *, needs_path: bool = True) -> dict[str, str]:
+    """What a backend finds in its environment: ours without the mesh's secrets, and if need be the way to our
+    packages. An environment of its own knows that way already, and there its own packages go first."""
+    kept = {name: value for name, value in inherited.items() if name not in SECRETS}
+    if needs_path:
+        kept["PYTHONPATH"] = os.pathsep.join([str(PACKAGES_DIR), *filter(None, [inherited.get("PYTHONPATH")])])
     # Unbuffered, or the last words of a backend that is killed never reach the log.
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 class BackendProcess:
@@ -50,11 +55,12 @@ class BackendProcess:
 
     def __init__(
         self,
-        command: Sequence[str],
+        program: Program,
+        address: Sequence[str],
         log: BackendLog,
         on_exit: Callable[["BackendProcess"], None],
     ) -> None:
-        """Starts the process: an instance *is* a process.
+        """Starts the process: an instance *is* a process. `address` are the arguments that say where to listen.
 
         Raises:
             OSError: it could not be started.
@@ -66,12 +72,12 @@ class BackendProcess:
         try:
             os.set_blocking(self._output, False)
             self._popen = subprocess.Popen(
-                command,
+                [*program.command, *address],
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=theirs,
-                cwd="/",
-                env=environment(os.environ),
+                cwd=program.folder,
+                env=environment(os.environ, needs_path=program.needs_path),
                 # A Ctrl-C in the terminal is for the node, which then drains its backends.
                 start_new_session=True,
             )

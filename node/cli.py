@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from node.config import NodeConfig, default_data_dir, default_name, read_config_file
+from node.engines_cli import engines
 from node.errors import CommandError, NodeError
 from node.models_cli import models
 from node.options import api_option, console, data_option, errors, json_option, option
@@ -118,6 +119,9 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--allow-origin", multiple=True, metavar="URL", help="A web page elsewhere that may use this node.")
 @option(
     "--models-from", multiple=True, metavar="DIR", help="Use the models in this folder too, Ollama's or LM Studio's."
+)
+@option(
+    "--engines-from", multiple=True, metavar="DIR", help="Use the engines in this folder: those with a backend.yaml."
 )
 @option("--gallery", multiple=True, metavar="PLACE", help="One more gallery: a folder, or an address of an index.yaml.")
 @option("--share/--no-share", default=True, help="Give installed models' files to other nodes, or not.")
@@ -305,6 +309,7 @@ def _ask() -> str | None:
 
 
 main.add_command(models)
+main.add_command(engines)
 
 
 @main.group()

@@ -74,6 +74,9 @@ class NodeConfig:
     models_from: tuple[str, ...] = ()
     """Folders of models that other programs keep, used where they lie: any folder, LM Studio's or Ollama's store."""
 
+    engines_from: tuple[str, ...] = ()
+    """Folders of engines beside `engines` in the data folder: each holds a backend.yaml, or folders that do."""
+
     gallery: tuple[str, ...] = ()
     """More galleries beside the one that ships: folders, or addresses of an index.yaml."""
 

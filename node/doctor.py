@@ -23,7 +23,7 @@ import httpx
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from node.backend_process import default_command, environment
+from node.backend_process import default_program, environment
 from node.client import NodeClient
 from node.devices import detect
 from node.errors import CommandError
@@ -298,7 +298,7 @@ def _ask_engine() -> dict[str, Any]:
     Raises:
         CommandError: it cannot run.
     """
-    command = [*default_command("llama"), "--describe"]
+    command = [*default_program("llama").command, "--describe"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ENGINE_TIMEOUT, env=environment(os.environ)

@@ -3,6 +3,7 @@
 install {source, name, context, allow_pickle, free_memory}    jobs    job {id}    cancel {id}    retry {id}
 offer {name}    a model of this node, so that another one can install it
 show {name}    edit {name, card}    remove {name}    verify {name}    gc
+engines    engine_install {name}    engine_remove {name}
 """
 
 import asyncio
@@ -29,9 +30,10 @@ from gallery.installed import (
     write_card_text,
 )
 from gallery.offer import write_offer
-from gallery.source import FileSource, name_problem, parse_source
+from gallery.source import EngineSource, FileSource, name_problem, parse_source
 from mesh.types import Member
 from node.backend_errors import BackendCallError
+from node.engine_desk import EngineDesk, job_source
 from node.errors import CommandError
 from node.install_job import InstallJob
 from node.installs import Installs
@@ -49,11 +51,14 @@ ONLY_HERE = frozenset({"edit"})
 class GalleryDesk:
     """Answers for this node. Lives in its event loop; files are read and hashed in threads."""
 
-    def __init__(self, installs: Installs, models: Path, local: LocalModels, sharing: Sharing) -> None:
+    def __init__(
+        self, installs: Installs, models: Path, local: LocalModels, sharing: Sharing, engines: EngineDesk
+    ) -> None:
         self._installs = installs
         self._models = models
         self._local = local
         self._sharing = sharing
+        self._engines = engines
         self.ask_for_offer: Callable[[str, Member], Awaitable[Mapping[str, Any]]] | None = None
         """Asks a peer what it has under a name; there once there is a mesh."""
         self._questions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -68,6 +73,9 @@ class GalleryDesk:
             "remove": self._remove,
             "verify": self._verify,
             "gc": self._gc,
+            "engines": self._list_engines,
+            "engine_install": self._install_engine,
+            "engine_remove": self._remove_engine,
         }
 
     async def ask(self, what: str, body: Mapping[str, Any], *, is_peer: bool = False) -> dict[str, Any]:
@@ -104,6 +112,8 @@ class GalleryDesk:
 
     async def _install(self, body: Mapping[str, Any]) -> dict[str, Any]:
         source = str(body.get("source", ""))
+        if isinstance(engine := parse_source(source), EngineSource):
+            return await self._install_engine({"name": engine.name})
         job = self._installs.begin(
             source,
             name=str(body.get("name") or ""),
@@ -135,7 +145,9 @@ class GalleryDesk:
 
     async def _cancel(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self._found(body)
-        return (await self._installs.cancel(str(body["id"]))).as_json()
+        job = await self._installs.cancel(str(body["id"]))
+        await self._engines.tidy(self._installs.busy)
+        return job.as_json()
 
     async def _retry(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self._found(body)
@@ -146,6 +158,26 @@ class GalleryDesk:
             return self._installs.find(str(body.get("id", "")))
         except CommandError as error:
             raise _refused("NOT_FOUND", "job_not_found", str(error)) from error
+
+    # -------------------------------------------------------------- engines
+
+    async def _list_engines(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        found = await self._engines.statuses()
+        jobs = {job.source: job.id for job in self._installs.jobs if not job.is_over}
+        for engine in found["engines"]:
+            engine["job"] = jobs.get(job_source(engine["name"]))
+        return found
+
+    async def _install_engine(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = str(body.get("name", ""))
+        await self._engines.check_installable(name)
+        return self._installs.begin(job_source(name)).as_json()
+
+    async def _remove_engine(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        name = str(body.get("name", ""))
+        if f"engine:{name}" in self._installs.busy:
+            raise CommandError(f"the engine {name!r} is being installed; cancel that first")
+        return await self._engines.remove(name)
 
     # -------------------------------------------------------------- installed models
 
@@ -190,7 +222,8 @@ class GalleryDesk:
         return {"name": name, "ok": all(file["ok"] for file in files), "files": files}
 
     async def _gc(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        return await asyncio.to_thread(self._collect)
+        found = await asyncio.to_thread(self._collect)
+        return found | {"removed": found["removed"] + await self._engines.tidy(self._installs.busy)}
 
     def _collect(self) -> dict[str, Any]:
         freed = 0

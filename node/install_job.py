@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
+from gallery.source import without_query
+
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 OVER = frozenset({DONE, FAILED, CANCELLED})
 
@@ -42,6 +44,10 @@ class InstallJob:
     """Bytes of them that other nodes gave."""
     speed: float = 0.0
     """Bytes per second."""
+    stage: str = ""
+    """What it does, where bytes do not tell."""
+    advice: str = ""
+    """What is left to do before it is of use."""
     error: str = ""
     code: str = ""
     ended_at: float = 0.0
@@ -61,7 +67,8 @@ class InstallJob:
         """For the API."""
         left = self.seconds_left
         told = {key: value for key, value in asdict(self).items() if key != "offer"}
-        return told | {"seconds_left": None if left is None else round(left, 1)}
+        shown = {key: without_query(told[key]) for key in ("source", "resolved")}
+        return told | shown | {"seconds_left": None if left is None else round(left, 1)}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
@@ -102,11 +109,12 @@ def after_event(job: InstallJob, event: Mapping[str, Any], speed: float, now: fl
             return replace(job, name=str(event["name"]), resolved=str(event["resolved"]), why=str(event["why"]))
         case "progress":
             fetched, size, given = (int(event.get(key, 0)) for key in ("fetched", "size", "from_peers"))
-            return replace(job, fetched=fetched, size=size, from_peers=given, speed=speed)
+            stage = str(event.get("stage", ""))
+            return replace(job, fetched=fetched, size=size, from_peers=given, speed=speed, stage=stage)
         case "done":
-            return replace(
-                job, state=DONE, name=str(event["name"]), fetched=job.size, speed=0.0, error="", code="", ended_at=now
-            )
+            name = str(event["name"])
+            done = replace(job, state=DONE, name=name, fetched=job.size, speed=0.0, stage="", error="", code="")
+            return replace(done, ended_at=now)
         case "failed":
             return failed(job, str(event["message"]), str(event["code"]), now)
         case _:
@@ -115,7 +123,9 @@ def after_event(job: InstallJob, event: Mapping[str, Any], speed: float, now: fl
 
 def failed(job: InstallJob, message: str, code: str, now: float) -> InstallJob:
     """The job after its end in failure."""
-    return replace(job, state=FAILED, error=message, code=code, speed=0.0, ended_at=now)
+    query = job.source.partition("?")[2]
+    message = message.replace(query, "...") if query else message
+    return replace(job, state=FAILED, error=message, code=code, speed=0.0, stage="", ended_at=now)
 
 
 def forgotten(jobs: Mapping[str, InstallJob]) -> list[str]:

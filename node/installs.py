@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gallery.errors import SourceError
+from gallery.errors import GalleryError, SourceError
 from gallery.installed import PART_SUFFIXES, model_folder
-from gallery.source import name_problem, parse_source
+from gallery.source import name_problem, parse_source, without_query
 from node.errors import CommandError
 from node.install_job import CANCELLED, QUEUED, RUNNING, InstallJob, Speed, after_event, failed, forgotten
 from node.sharing import Sharing
@@ -34,26 +35,26 @@ LINE_LIMIT = 1024 * 1024
 
 log = logging.getLogger(__name__)
 
-Extra = Callable[[], Awaitable[dict[str, Any]]]
-"""What the worker is told beside the job: folders, free memory."""
+Extra = Callable[[InstallJob], Awaitable[dict[str, Any]]]
+"""What the worker is told beside the job: folders, free memory.
+
+Raises:
+    GalleryError: the job cannot be done.
+"""
+Installed = Callable[[str], Awaitable[str]]
+"""Called with the name of what has just been installed; returns what is left to do before it is of use, or ""."""
 
 
 class Installs:
     """Lives in the node's event loop."""
 
     def __init__(
-        self,
-        folder: Path,
-        models: Path,
-        extra: Extra,
-        installed: Callable[[str], Awaitable[None]],
-        sharing: Sharing | None = None,
+        self, folder: Path, models: Path, extra: Extra, installed: Installed, sharing: Sharing | None = None
     ) -> None:
         self._folder = folder
         self._models = models
         self._extra = extra
         self._installed = installed
-        """Called with the name of a model that has just been installed."""
         self._sharing = sharing
         self._jobs: dict[str, InstallJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -70,7 +71,7 @@ class Installs:
                 continue
             self._jobs[job.id] = job
             if not job.is_over:
-                log.info("the install of %s goes on", _without_secrets(job.source))
+                log.info("the install of %s goes on", without_query(job.source))
                 self._start(replace(job, state=QUEUED, speed=0.0))
         return self
 
@@ -148,7 +149,7 @@ class Installs:
         job = self._jobs[job_id]
         if job.is_over:
             return job
-        self._put(replace(job, state=CANCELLED, speed=0.0, ended_at=time.time()))
+        self._put(replace(job, state=CANCELLED, speed=0.0, stage="", ended_at=time.time()))
         if job.name and job.name not in self.busy:
             await asyncio.to_thread(_forget_parts, model_folder(self._models, job.name))
         return self._jobs[job_id]
@@ -180,7 +181,7 @@ class Installs:
 
     def _start(self, job: InstallJob) -> None:
         self._put(job)
-        task = asyncio.get_running_loop().create_task(self._run(job.id), name=f"install {job.source}")
+        task = asyncio.get_running_loop().create_task(self._run(job.id), name=f"install {job.id}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
 
@@ -195,8 +196,13 @@ class Installs:
 
     async def _work(self, job_id: str) -> None:
         job = self._jobs[job_id]
-        order = {"source": job.source, "name": job.name if job.name else "", "context": job.context}
-        order |= {"allow_pickle": job.allow_pickle, "offer": job.offer, **await self._extra()}
+        order: dict[str, Any] = {"source": job.source, "name": job.name if job.name else "", "context": job.context}
+        order["offer"] = job.offer
+        try:
+            order |= {"allow_pickle": job.allow_pickle, **await self._extra(job)}
+        except GalleryError as error:
+            self._put(failed(job, str(error), getattr(error, "code", "invalid"), time.time()))
+            return
         if job.free_memory:
             order["free_memory"] = job.free_memory
         wanted: set[str] = set()
@@ -222,8 +228,7 @@ class Installs:
             if self._sharing is not None:
                 for sha256 in wanted:
                     self._sharing.unwant(sha256)
-            with contextlib.suppress(ProcessLookupError):
-                worker.kill()
+            _end(worker)
             await worker.wait()
         if not self._jobs[job_id].is_over:
             self._put(failed(self._jobs[job_id], "the install ended without a word; retry it", "crashed", time.time()))
@@ -233,10 +238,10 @@ class Installs:
         job = after_event(self._jobs[job_id], event, rate, time.time())
         if event["event"] == "done":
             # Before anybody is told: who then asks for the model finds it.
-            await self._installed(job.name)
-            log.info("model %s is installed: %s", job.name, job.why)
+            job = replace(job, advice=await self._installed(job.name))
+            log.info("%s is installed: %s", job.name, job.why)
         elif event["event"] == "failed":
-            log.warning("install of %s: %s", _without_secrets(job.source), job.error)
+            log.warning("install of %s: %s", without_query(job.source), job.error)
         self._put(job)
 
     def _put(self, job: InstallJob) -> None:
@@ -256,7 +261,7 @@ class Installs:
             temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
             os.replace(temporary, self._path(job.id))
         except OSError as error:
-            log.warning("install %s is not remembered: %s", _without_secrets(job.source), error.strerror or error)
+            log.warning("install %s is not remembered: %s", without_query(job.source), error.strerror or error)
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"
@@ -286,15 +291,15 @@ async def _spawn() -> asyncio.subprocess.Process:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         worker = await starting
-        worker.kill()
+        _end(worker)
         await worker.wait()
         raise
 
 
-def _without_secrets(source: str) -> str:
-    """For the log: what comes after an address's question mark may be a key."""
-    address, mark, _ = source.partition("?")
-    return f"{address}?..." if mark else address
+def _end(worker: asyncio.subprocess.Process) -> None:
+    """Ends a worker and whatever it started: an engine's packages are fetched by a process of their own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker.pid, signal.SIGKILL)
 
 
 def _forget_parts(folder: Path) -> None:

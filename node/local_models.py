@@ -91,6 +91,11 @@ class LocalModels:
         """`callback` is called after every change of a backend, and of what is in the models folder."""
         self._changed = self._supervisor.on_change = callback
 
+    def engine_of(self, model: str) -> str:
+        """What runs it; "" for a model that is not here."""
+        card = self._catalog.lookup(model)
+        return card.engine if card is not None else ""
+
     def problem_with(self, model: str) -> str | None:
         """Why there is no such model although there are files for it."""
         return self._catalog.problem_with(model)

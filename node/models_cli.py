@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from node.options import api_option, console, data_option, errors, json_option
+from node.options import api_option, console, data_option, errors, json_option, node_option, quoted
 
 
 @click.group()
@@ -80,9 +80,6 @@ def models_unload(name: str, node: str | None, as_json: bool, api: str | None, d
     _change("unload", name, node, api, data, as_json)
 
 
-node_option = click.option("--node", metavar="N", help="Name or id of the node. Default: the one that is asked.")
-
-
 @models.command("search")
 @click.argument("words", nargs=-1)
 @json_option
@@ -152,6 +149,8 @@ def models_install(
         )
     else:
         console.print(f"{job['name']} is installed{f' on {node}' if node else ''}: {job['why']}", markup=False)
+        if job["advice"]:
+            errors.print(job["advice"], style="yellow", markup=False)
 
 
 @models.command("jobs")
@@ -170,9 +169,9 @@ def models_jobs(
 
     client = NodeClient.find(api, data)
     if cancel:
-        client.delete(f"/api/gallery/jobs/{_quoted(cancel)}", node=node)
+        client.delete(f"/api/gallery/jobs/{quoted(cancel)}", node=node)
     if retry:
-        client.post(f"/api/gallery/jobs/{_quoted(retry)}/retry", {}, node=node)
+        client.post(f"/api/gallery/jobs/{quoted(retry)}/retry", {}, node=node)
     found = client.get("/api/gallery/jobs", node=node)["jobs"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -193,7 +192,7 @@ def models_show(name: str, node: str | None, as_json: bool, api: str | None, dat
     from node.client import NodeClient
     from node.models_view import shown
 
-    found = NodeClient.find(api, data).get(f"/api/gallery/models/{_quoted(name)}", node=node)
+    found = NodeClient.find(api, data).get(f"/api/gallery/models/{quoted(name)}", node=node)
     click.echo(json.dumps(found, indent=2) if as_json else shown(found))
 
 
@@ -206,7 +205,7 @@ def models_edit(name: str, api: str | None, data: Path) -> None:
     from node.client import NodeClient
 
     client = NodeClient.find(api, data)
-    path = f"/api/gallery/models/{_quoted(name)}"
+    path = f"/api/gallery/models/{quoted(name)}"
     before = client.get(path)["card"]
     after = click.edit(before, extension=".yaml")
     if after is None or after == before:
@@ -227,7 +226,7 @@ def models_remove(name: str, node: str | None, as_json: bool, api: str | None, d
     from node.client import NodeClient
     from node.models_view import size_text
 
-    found = NodeClient.find(api, data).delete(f"/api/gallery/models/{_quoted(name)}", node=node)
+    found = NodeClient.find(api, data).delete(f"/api/gallery/models/{quoted(name)}", node=node)
     told = f"{name} is removed, {size_text(found['freed'])} are free again"
     click.echo(json.dumps(found)) if as_json else console.print(told, markup=False)
 
@@ -244,7 +243,7 @@ def models_verify(name: str, node: str | None, as_json: bool, api: str | None, d
 
     from node.client import NodeClient
 
-    found = NodeClient.find(api, data).post(f"/api/gallery/models/{_quoted(name)}/verify", {}, node=node)
+    found = NodeClient.find(api, data).post(f"/api/gallery/models/{quoted(name)}/verify", {}, node=node)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -266,9 +265,3 @@ def models_gc(node: str | None, as_json: bool, api: str | None, data: Path) -> N
     found = NodeClient.find(api, data).post("/api/gallery/gc", {}, node=node)
     told = f"{len(found['removed'])} files removed, {size_text(found['freed'])} are free again"
     click.echo(json.dumps(found)) if as_json else console.print(told, markup=False)
-
-
-def _quoted(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name, safe="")

@@ -72,8 +72,9 @@ def told(job: Json) -> str:
     if job["state"] != "running":
         return str(job["state"])
     if not job["size"]:
-        return "asking where the files are"
-    parts = [f"{size_text(job['fetched'])} of {size_text(job['size'])}"]
+        return str(job.get("stage") or "asking where the files are")
+    parts = [str(job["stage"])] if job.get("stage") else []
+    parts += [f"{size_text(job['fetched'])} of {size_text(job['size'])}"]
     if job["speed"]:
         parts.append(f"{size_text(job['speed'])}/s")
     if job["seconds_left"]:
@@ -122,6 +123,17 @@ def shown(found: Json) -> str:
         ]
         lines += [f"  file      {f['name']}, {size_text(f['size'])}, sha256 {f['sha256']}" for f in lock["files"]]
     return "\n".join([*lines, "", found["card"].rstrip()])
+
+
+def engines_table(engines: Iterable[Json]) -> Table:
+    table = _table("engine", "state", "size", "what it is")
+    for engine in engines:
+        state = engine["state"] + (f": {engine['problem']}" if engine["problem"] else "")
+        if engine["job"]:
+            state = "is being installed"
+        size = size_text(engine["size"]) if engine["size"] else ""
+        table.add_row(*map(Text, (engine["name"], state, size, engine["about"])))
+    return table
 
 
 def _table(*headings: str) -> Table:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 from rich.console import Console
@@ -37,3 +38,9 @@ api_option = option(
     help="The node to talk to. Default: the one running here, else http://127.0.0.1:8080.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+node_option = click.option("--node", metavar="N", help="Name or id of the node. Default: the one that is asked.")
+
+
+def quoted(name: str) -> str:
+    """A name as a part of a path."""
+    return quote(name, safe="")

@@ -24,6 +24,16 @@ class DataFolder:
         return self.root / "models"
 
     @property
+    def engines(self) -> Path:
+        """Folders with a `backend.yaml`, each an engine."""
+        return self.root / "engines"
+
+    @property
+    def environments(self) -> Path:
+        """The packages of engines, each in an environment of its own."""
+        return self.root / "environments"
+
+    @property
     def logs(self) -> Path:
         """One log per backend."""
         return self.root / "logs"

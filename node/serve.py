@@ -29,6 +29,7 @@ from api.resumable import Streams
 from api.serve import ApiServer
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
+from gallery.engines import Engines
 from gallery.galleries import Galleries
 from gallery.installed import model_folder, read_lock
 from mesh.config import MeshConfig
@@ -43,10 +44,12 @@ from node.config import NodeConfig
 from node.devices import detect
 from node.dispatch import Dispatcher
 from node.distant_streams import mark_of
+from node.engine_desk import EngineDesk
 from node.errors import StartError
 from node.gallery_desk import GalleryDesk
 from node.gallery_door import GalleryDoor
 from node.greeter import Greeter
+from node.install_job import InstallJob
 from node.installs import Installs
 from node.lan import lan_address
 from node.lifecycle import LifecycleConfig
@@ -125,16 +128,20 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         keys = await asyncio.to_thread(MeshKeys.from_token, token)
         identity = _identity(folder)
 
-        catalog = Catalog(folder.models, stores=config.stores)
+        engines = _engines(config, folder)
+        catalog = Catalog(folder.models, stores=config.stores, engines=engines.look)
         lifecycle = LifecycleConfig(load_timeout=config.load_timeout)
-        supervisor = await stack.enter_async_context(Supervisor(log_dir=folder.logs, config=lifecycle))
+        supervisor = await stack.enter_async_context(
+            Supervisor(log_dir=folder.logs, config=lifecycle, program=engines.program)
+        )
         digests = DigestCache(folder.digests)
         local = LocalModels(catalog, digests, supervisor, config)
         streams = Streams(mark=mark_of(identity.node_id))
         sharing = await stack.enter_async_context(
             _sharing(config, folder, Offers(catalog, digests, folder.models, folder.chunk_logs))
         )
-        desk = await stack.enter_async_context(_gallery_desk(config, folder, local, sharing, identity))
+        engine_desk = EngineDesk(engines, supervisor, grace=config.grace)
+        desk = await stack.enter_async_context(_gallery_desk(config, folder, local, sharing, identity, engine_desk))
         peers = PeerService(local, streams, desk, sharing)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
@@ -176,6 +183,16 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         yield RunningNode(dispatcher, peers, server, mesh)
 
 
+def _engines(config: NodeConfig, folder: DataFolder) -> Engines:
+    added = [Path(one).expanduser() for one in config.engines_from]
+    for one in added:
+        if not one.is_dir():
+            raise StartError(f"--engines-from {one} is not a folder")
+    engines = Engines(environments=folder.environments, folders=[folder.engines, *added], node=config.name)
+    engines.look()
+    return engines
+
+
 @asynccontextmanager
 async def _sharing(config: NodeConfig, folder: DataFolder, offers: Offers) -> AsyncIterator[Sharing]:
     async with (
@@ -187,9 +204,14 @@ async def _sharing(config: NodeConfig, folder: DataFolder, offers: Offers) -> As
 
 @asynccontextmanager
 async def _gallery_desk(
-    config: NodeConfig, folder: DataFolder, local: LocalModels, sharing: Sharing, identity: Identity
+    config: NodeConfig,
+    folder: DataFolder,
+    local: LocalModels,
+    sharing: Sharing,
+    identity: Identity,
+    engine_desk: EngineDesk,
 ) -> AsyncIterator[GalleryDesk]:
-    async def extra() -> dict[str, Any]:
+    async def extra(job: InstallJob) -> dict[str, Any]:
         devices = await asyncio.to_thread(detect)
         return {
             "models": str(folder.models),
@@ -199,16 +221,21 @@ async def _gallery_desk(
             "logs": str(folder.chunk_logs),
             "download": {"rate": config.download_rate},
             "free_memory": max((device.memory_free for device in devices), default=0),
+            **await engine_desk.order(job.source),
         }
 
-    async def installed(name: str) -> None:
+    async def installed(name: str) -> str:
+        if await engine_desk.installed(name):
+            return ""
         model = model_folder(folder.models, name)
         lock = await asyncio.to_thread(read_lock, model)
         await local.welcome({model / file.name: file.sha256 for file in lock.files} if lock else {})
         await sharing.refresh()
+        return await engine_desk.advice(local.engine_of(name))
 
     async with Installs(folder.installs, folder.models, extra, installed, sharing) as installs:
-        yield GalleryDesk(installs, folder.models, local, sharing)
+        await engine_desk.tidy(installs.busy)
+        yield GalleryDesk(installs, folder.models, local, sharing, engine_desk)
 
 
 def _mesh_config(config: NodeConfig) -> MeshConfig:

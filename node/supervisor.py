@@ -12,13 +12,14 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Self
 
+from gallery.engines import Program
 from node.backend import Backend
 from node.backend_errors import BackendStoppedError
-from node.backend_process import default_command
+from node.backend_process import default_program
 from node.backend_status import BackendSpec, BackendStatus
 from node.lifecycle import LifecycleConfig, State
 from node.runtime_dir import RuntimeDir, best_parent
@@ -40,18 +41,18 @@ class Supervisor:
         log_dir: Path,
         runtime_parent: Path | None = None,
         config: LifecycleConfig | None = None,
-        command: Callable[[str], Sequence[str]] = default_command,
+        program: Callable[[str], Program] = default_program,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         """Args:
         log_dir: where each model's log goes; made if missing.
         runtime_parent: where the private folder with the sockets is made; absent: the best there is.
-        command: the program for an engine, to which `--address` and `--parent-pid` are added.
+        program: what to start for an engine; it may raise EngineMissingError.
         on_change: called, in the loop, after every change of any backend.
         """
         self.log_dir = log_dir
         self.config = config or LifecycleConfig()
-        self.command = command
+        self.program = program
         self.on_change = on_change
         self._runtime_dir = RuntimeDir(runtime_parent or best_parent(os.environ))
         self._numbers = itertools.count(1)
@@ -121,6 +122,16 @@ class Supervisor:
         await asyncio.gather(*(backend.until_gone() for backend in running))
         self._forget_stopped()
         return bool(running)
+
+    async def engine_changed(self, engine: str, *, grace: float = 30.0) -> None:
+        """An engine was installed or removed: what was said of it no longer holds, and what runs of it ends, after
+        its running calls or `grace` seconds."""
+        for key, backend in list(self._backends.items()):
+            if backend.spec.engine == engine and backend.state is State.STOPPED:
+                del self._backends[key]
+        for name in {b.spec.name for b in self._backends.values() if b.spec.engine == engine}:
+            await self.unload(name, grace=grace)
+        self.changed()
 
     def retire_others(self, name: str, digest: str) -> None:
         """The weights or settings behind a name have changed: nobody here asks for the old ones again. They

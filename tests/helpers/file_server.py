@@ -224,6 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         if span:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Length", str(last - first + 1))
+        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/octet-stream")
         if owner.has_etags:
             self.send_header("ETag", etag)
         self.end_headers()

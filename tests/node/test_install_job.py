@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import CommandError
-from node.install_job import DONE, FAILED, KEPT_JOBS, RUNNING, InstallJob, Speed, after_event, forgotten
+from node.install_job import DONE, FAILED, KEPT_JOBS, RUNNING, InstallJob, Speed, after_event, failed, forgotten
 from node.installs import Installs
 from tests.helpers.nodes import until
 
@@ -26,8 +27,8 @@ def test_a_job_follows_its_worker_from_resolving_to_the_end() -> None:
     done = after_event(job, {"event": "done", "name": "b", "lock": {}}, 0, 4)
     assert (done.state, done.fetched, done.is_over, done.seconds_left) == (DONE, 100, True, None)
 
-    failed = after_event(job, {"event": "failed", "message": "no", "code": "not_found"}, 0, 4)
-    assert (failed.state, failed.error, failed.code, failed.ended_at) == (FAILED, "no", "not_found", 4)
+    over = after_event(job, {"event": "failed", "message": "no", "code": "not_found"}, 0, 4)
+    assert (over.state, over.error, over.code, over.ended_at) == (FAILED, "no", "not_found", 4)
 
 
 def test_what_a_later_version_says_changes_nothing() -> None:
@@ -58,11 +59,11 @@ def test_a_file_that_is_no_job_is_refused(raw: dict[str, Any]) -> None:
 
 @pytest.fixture
 async def installs(tmp_path: Path) -> AsyncIterator[Installs]:
-    async def extra() -> dict[str, Any]:
+    async def extra(_: InstallJob) -> dict[str, Any]:
         return {"models": str(tmp_path / "models"), "cache": str(tmp_path / "cache")}
 
-    async def installed(_: str) -> None:
-        pass
+    async def installed(_: str) -> str:
+        return ""
 
     (tmp_path / "models").mkdir()
     async with Installs(tmp_path / "jobs", tmp_path / "models", extra, installed) as installs:
@@ -99,3 +100,12 @@ async def test_what_may_be_a_key_in_an_address_is_not_logged(
 
     assert "install of http://127.0.0.1/x.bin?..." in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_what_may_be_a_key_in_an_address_is_not_shown() -> None:
+    job = replace(JOB, source="https://host/x.gguf?key=secret", resolved="https://host/x.gguf?key=secret")
+
+    shown = failed(job, "https://host/x.gguf?key=secret: answered 500", "server_error", 1.0).as_json()
+
+    assert "secret" not in json.dumps(shown)
+    assert shown["source"] == "https://host/x.gguf?..."

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from backends.rpc import backend_pb2 as pb
+from gallery.engines import Program
 from node.backend import Backend
 from node.backend_client import BackendCall
 from node.backend_errors import (
@@ -23,7 +24,7 @@ from node.backend_errors import (
     BackendStoppedError,
 )
 from node.backend_log import BackendLog
-from node.backend_process import BackendProcess, default_command
+from node.backend_process import BackendProcess, default_program
 from node.backend_status import BackendSpec
 from node.lifecycle import LifecycleConfig, State
 from node.supervisor import Supervisor
@@ -177,7 +178,9 @@ async def test_an_unknown_engine_fails_at_once_with_the_backends_last_words(supe
 
 async def test_a_program_that_does_not_exist_fails_at_once(tmp_path: Path) -> None:
     missing = str(tmp_path / "no-such-program")
-    async with Supervisor(log_dir=tmp_path, runtime_parent=tmp_path, command=lambda _: [missing]) as supervisor:
+    async with Supervisor(
+        log_dir=tmp_path, runtime_parent=tmp_path, program=lambda _: Program((missing,))
+    ) as supervisor:
         with pytest.raises(BackendLoadError, match=f"cannot start {missing}: No such file"):
             await supervisor.ensure(ECHO, timeout=20)
 
@@ -185,7 +188,7 @@ async def test_a_program_that_does_not_exist_fails_at_once(tmp_path: Path) -> No
 async def test_a_process_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('out of luck'); raise SystemExit(7)"]
     async with Supervisor(
-        log_dir=tmp_path, runtime_parent=tmp_path, config=QUICK, command=lambda _: command
+        log_dir=tmp_path, runtime_parent=tmp_path, config=QUICK, program=lambda _: Program(tuple(command))
     ) as supervisor:
         with pytest.raises(BackendLoadError, match=r"status 7. It said: out of luck \(3 times in a row\)"):
             await supervisor.ensure(ECHO, timeout=20)
@@ -219,7 +222,7 @@ async def test_asking_a_process_to_end_that_has_just_died_does_not_hide_its_end(
     for number in range(50):
         gone = asyncio.Event()
         log = BackendLog(tmp_path / f"{number}.log")
-        process = BackendProcess(["sleep", "60"], log, lambda _, gone=gone: gone.set())  # type: ignore[misc]
+        process = BackendProcess(Program(("sleep",)), ["60"], log, lambda _, gone=gone: gone.set())  # type: ignore[misc]
         os.kill(process.pid, signal.SIGKILL)
         for _ in range(20):
             process.terminate()
@@ -271,10 +274,10 @@ async def test_a_call_that_breaks_alone_costs_the_backend_nothing(supervisor: Su
 
 
 async def test_a_process_that_no_longer_serves_is_replaced(tmp_path: Path) -> None:
-    def lingering(engine: str) -> list[str]:
-        return [sys.executable, "-P", "-c", LINGERING, engine]
+    def lingering(engine: str) -> Program:
+        return Program((sys.executable, "-P", "-c", LINGERING, engine))
 
-    async with Supervisor(log_dir=tmp_path, runtime_parent=tmp_path, config=QUICK, command=lingering) as supervisor:
+    async with Supervisor(log_dir=tmp_path, runtime_parent=tmp_path, config=QUICK, program=lingering) as supervisor:
         backend = await supervisor.ensure(ECHO, timeout=20)
         pid = pid_of(backend)
 
@@ -344,10 +347,10 @@ async def test_a_waiter_is_told_when_the_model_is_unloaded_under_it(supervisor: 
 
 
 async def test_a_backend_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    def deaf(engine: str) -> list[str]:
-        return [sys.executable, "-P", "-c", DEAF, engine]
+    def deaf(engine: str) -> Program:
+        return Program((sys.executable, "-P", "-c", DEAF, engine))
 
-    async with Supervisor(log_dir=tmp_path, runtime_parent=tmp_path, config=QUICK, command=deaf) as supervisor:
+    async with Supervisor(log_dir=tmp_path, runtime_parent=tmp_path, config=QUICK, program=deaf) as supervisor:
         pid = pid_of(await supervisor.ensure(ECHO, timeout=20))
         began = time.monotonic()
         await supervisor.unload("echo")
@@ -461,5 +464,5 @@ async def test_sockets_lie_in_a_private_folder(supervisor: Supervisor, tmp_path:
     assert [name for name in os.listdir(folder) if name.endswith(".sock")] == ["1.sock"]
 
 
-def test_the_default_command_runs_our_package() -> None:
-    assert default_command("echo") == [sys.executable, "-P", "-m", "backends", "echo"]
+def test_the_default_program_is_our_package() -> None:
+    assert default_program("echo").command == (sys.executable, "-P", "-m", "backends", "echo")

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from backends.errors import EngineError, ModelFileError
+from backends.llama.memory import shared
 from backends.llama.model import Context, Model
-from backends.llama.scheduler import Sequence, shared
+from backends.llama.scheduler import Sequence
 from backends.speed import RecentMean
 
 SLICE = 64

@@ -9,7 +9,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import llama_cpp
 import psutil
@@ -23,19 +23,21 @@ from backends.llama.embeddings import Embedder
 from backends.llama.encoding import Encoder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
+from backends.llama.limits import Limits
 from backends.llama.loop import DecodeLoop
 from backends.llama.model import Context, Model
 from backends.llama.offload import CPU_KIND, Offload
 from backends.llama.planning import LoadPlan, longest_text, plan_load
 from backends.llama.projector import Projector
-from backends.llama.scheduler import Limits
 from backends.llama.settings import (
     LlamaSettings,
     Machine,
     Plan,
+    aside_tokens,
     check_weights_fit,
     repacks,
     shape_of,
+    size_text,
 )
 from backends.llama.speculation import Speculation
 from backends.llama.template import CHATML, ChatTemplate
@@ -154,6 +156,11 @@ class LlamaEngine(Engine):
                 if opened is not None:
                     await asyncio.to_thread(opened.close)
             raise
+        aside = 0
+        if not model.window:  # Filling in a sequence may cost others what their windows look back at no more.
+            cell_bytes = needs.context.cache // plan.cells
+            aside = aside_tokens(settings, machine, cells=plan.cells, cell_bytes=cell_bytes)
+            plan = replace(plan, summary=f"{plan.summary}, up to {size_text(aside * cell_bytes)} for prompts put aside")
         limits = Limits(
             slots=plan.slots,
             sequences=plan.slots + settings.kept_prefixes,
@@ -165,6 +172,7 @@ class LlamaEngine(Engine):
             window=model.window,
             shift_at=plan.context_length if settings.context_shift else 0,
             shift_keep=min(settings.context_keep, plan.context_length // 2),
+            aside=aside,
         )
         speculation = Speculation(lookup=settings.lookup_tokens, draft=settings.draft_tokens, drafter=drafter)
         decoding = DecodeLoop(model, context, limits, self._changed, speculation if model.can_share else None)

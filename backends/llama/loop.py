@@ -14,11 +14,13 @@ from collections.abc import Callable
 
 from backends.errors import BackendError, EngineError, NoNumbersError, NotLoadedError, OutOfMemoryError, QueueFullError
 from backends.llama.job import Choice, Job
+from backends.llama.limits import Limits
 from backends.llama.logprobs import token_logprob
 from backends.llama.media_tokens import offset_of
-from backends.llama.model import Context, Model
+from backends.llama.memory import Copy, Drop, Load, Save, Trim
+from backends.llama.model import Context, Model, SavedState
 from backends.llama.projector import Piece
-from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Sequence, Step
+from backends.llama.scheduler import Ask, Feed, Scheduler, Sequence, Step
 from backends.llama.speculation import Speculation
 from backends.rpc import backend_pb2 as pb
 from backends.speed import RecentMean
@@ -51,6 +53,7 @@ class DecodeLoop:
         self._stopping = False
         self._is_spoilt = False
         self._job_by_ask: dict[Ask, Job] = {}
+        self._aside: dict[int, SavedState] = {}
         self._out: list[Delivery] = []
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self.busy = 0
@@ -181,10 +184,17 @@ class DecodeLoop:
 
     def _order_memory(self, step: Step) -> None:
         for order in step.memory:
-            if isinstance(order, Copy):
-                self._context.copy(order.source, order.target, order.length)
-            else:
-                self._context.trim(order.sequence, order.length)
+            match order:
+                case Trim(sequence, length):
+                    self._context.trim(sequence, length)
+                case Copy(source, target, length):
+                    self._context.copy(source, target, length)
+                case Save(sequence, key):
+                    self._aside[key] = self._context.save(sequence)
+                case Load(sequence, key):
+                    self._context.restore(sequence, self._aside[key])
+                case Drop(key):
+                    self._aside.pop(key, None)
 
     def _sample(self, feed: Feed, row: int) -> None:
         """Draw what follows a feed: after its last token, or after each guess as long as guesses come true."""
@@ -278,6 +288,7 @@ class DecodeLoop:
         self._scheduler.start_over()
         self._scheduler.take_memory_orders()
         self._context.clear()
+        self._aside.clear()
         self._is_spoilt = False
 
     def _fail(self, job: Job, error: BackendError) -> None:

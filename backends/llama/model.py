@@ -32,6 +32,8 @@ from backends.llama.settings import CACHE_TYPES, FLASH_ATTENTION
 from backends.llama.shape import Shape
 
 Floats = npt.NDArray[np.float32]
+SavedState = npt.NDArray[np.uint8]
+"""What a context computed for one sequence, as bytes that only llama.cpp reads."""
 
 _HIDDEN = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 
@@ -497,8 +499,25 @@ class Context:
         llama.llama_memory_seq_cp(self._memory, source, target, 0, self._positions.at(source, length))
         self._positions.copy(source, target, length)
 
+    def save(self, sequence: int) -> SavedState:
+        """All that is in memory of a sequence; of text only, since the places of pictures are not part of it."""
+        state = np.empty(llama.llama_state_seq_get_size(self._context, sequence), np.uint8)
+        size = llama.llama_state_seq_get_data(self._context, _bytes_of(state), len(state), sequence)
+        if size != len(state):
+            raise EngineError("llama.cpp could not save a sequence")
+        return state
+
+    def restore(self, sequence: int, state: SavedState) -> None:
+        """Fill a sequence with what was saved. There must be room for all of it."""
+        if not llama.llama_state_seq_set_data(self._context, _bytes_of(state), len(state), sequence):
+            raise EngineError("llama.cpp could not restore a sequence")
+
     def clear(self) -> None:
         """Forget everything."""
         self._positions.clear()
         if self._memory:
             llama.llama_memory_clear(self._memory, True)
+
+
+def _bytes_of(state: SavedState) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

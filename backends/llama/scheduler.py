@@ -14,8 +14,8 @@ The rules:
    it is, is not overtaken.
 2. Running streams come first in every batch, one token each. What is left of the step goes to
    prompts, oldest first, at most a slice of them: the slice bounds how long a stream waits.
-3. A sequence that ended stays in memory until its place is needed, the longest unused goes first.
-   A new one starts from a copy of the longest prefix that any sequence, running or kept, shares.
+3. A sequence that ended stays in memory until its place is needed, the longest unused goes first, or is put aside
+   while others run (`memory.py`). A new one starts from the longest prefix that any of them shares.
 4. Choices of one request share its prompt: the first one feeds it, the others wait and copy.
 5. A copy costs no memory: cells are counted once, however many sequences hold them.
 6. A picture in a prompt is computed from its embeddings, in steps of its own, which take turns with those of text.
@@ -26,67 +26,15 @@ The rules:
    and its tokens, and is fed again when there is room. The oldest never pauses, so all come to an end.
 """
 
-from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from backends.llama.limits import Limits
 from backends.llama.media_tokens import border, is_media, offset_of, run_of_text
+from backends.llama.memory import Memory, Order, shared
 from backends.llama.turns import Turns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one context holds and how much of it one step may use."""
-
-    slots: int
-    """Choices answered at once."""
-
-    sequences: int
-    """Sequence ids, those of kept prefixes included; at least `slots`."""
-
-    cells: int
-    """Tokens the memory holds: at least those of the longest request."""
-
-    queue: int = 64
-    """Requests that may wait for slots."""
-
-    prompt_slice: int = 512
-    """Prompt tokens in one step when nobody waits for a next token."""
-
-    beside_slice: int = 128
-    """Prompt tokens in one step beside running streams: larger reads prompts faster, and makes every
-    stream wait longer for its next token while a prompt is read."""
-
-    cuts: bool = True
-    """Whether memory can forget the end of a sequence. That of recurrent models cannot: there a sequence is
-    used again, as a whole, only by what goes on from its very end."""
-
-    window: int = 0
-    """How many tokens a sliding-window model looks back. Its memory may drop what lies further back (`lost`)."""
-
-    shift_at: int = 0
-    """A sequence longer than this loses half of what follows its first `shift_keep` tokens; 0: it ends by itself."""
-
-    shift_keep: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trim:
-    """Forget everything of `sequence` from position `length` on."""
-
-    sequence: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Let `target` begin with the first `length` tokens of `source`."""
-
-    source: int
-    target: int
-    length: int
 
 
 class Medium(Protocol):
@@ -178,18 +126,8 @@ class Feed:
 class Step:
     """Memory orders, in order, and then one batch."""
 
-    memory: list[Trim | Copy]
+    memory: list[Order]
     feeds: list[Feed]
-
-
-@dataclass(slots=True)
-class _Row:
-    """What memory holds under one sequence id: tokens, and the cells they are in."""
-
-    tokens: list[int] = field(default_factory=list)
-    cells: list[int] = field(default_factory=list)
-    lost: int = 0
-    """Tokens at the beginning that sliding-window layers have dropped."""
 
 
 class Scheduler:
@@ -199,12 +137,7 @@ class Scheduler:
         self.limits = limits
         self._queue: Turns[Ask] = Turns()
         self._running: list[Sequence] = []
-        self._rows = [_Row() for _ in range(limits.sequences)]
-        self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(limits.sequences))
-        """Ids nobody runs in, the longest unused first."""
-        self._references: Counter[int] = Counter()
-        self._next_cell = 0
-        self._memory: list[Trim | Copy] = []
+        self._memory = Memory(limits)
         self._was_media = False
         """The last step was for a picture; the next is for text, if there is any."""
         self._is_short = False
@@ -251,7 +184,7 @@ class Scheduler:
         sequence = feed.sequence
         sequence.tokens += drawn
         sequence.fed = feed.start + len(drawn)
-        self._truncate(sequence.id, sequence.fed)
+        self._memory.trim(sequence.id, sequence.fed)
         self._shift(sequence)
 
     def _shift(self, sequence: Sequence) -> None:
@@ -260,17 +193,17 @@ class Scheduler:
             return
         sequence.tokens = shifted(sequence.tokens, limits.shift_keep, limits.shift_at)
         # What memory cannot cut, or has lost the beginning of, is fed anew.
-        keeps = limits.cuts and not (sequence.begun and self._rows[sequence.id].lost)
+        keeps = limits.cuts and not (sequence.begun and self._memory.rows[sequence.id].lost)
         sequence.fed = min(sequence.fed, limits.shift_keep if keeps else 0)
         if sequence.begun:
-            self._truncate(sequence.id, sequence.fed)
+            self._memory.trim(sequence.id, sequence.fed)
 
     def end(self, sequence: Sequence) -> None:
         """The choice is over. Its tokens stay in memory while nobody needs the place."""
         self._running.remove(sequence)
         self._is_short = False
         if sequence.begun:
-            self._idle[sequence.id] = None
+            self._memory.end(sequence.id)
 
     def cancel(self, ask: Ask) -> None:
         """Forget a request, wherever it is."""
@@ -281,38 +214,35 @@ class Scheduler:
     def start_over(self) -> None:
         """What memory holds is not to be trusted: nothing of it is used again, and what runs is fed anew."""
         self._is_short = False
-        for number in range(len(self._rows)):
-            self._truncate(number, 0)
+        self._memory.forget_all()
         for sequence in self._running:
             sequence.fed = 0
 
     def lost(self, number: int, count: int) -> None:
         """Memory dropped the first `count` tokens of a sequence id for its sliding-window layers."""
-        self._rows[number].lost = count
+        self._memory.rows[number].lost = count
 
     @property
     def held(self) -> list[int]:
         """Sequence ids that hold tokens."""
-        return [number for number, row in enumerate(self._rows) if row.tokens]
+        return self._memory.held
 
     def shortage(self, step: Step) -> bool:
         """Memory had no room for a step, and nothing of it was fed. False: nothing can be given up for it."""
         for feed in step.feeds:
             kept = feed.start - offset_of(feed.tokens[0]) if self.limits.cuts else 0
-            self._truncate(feed.sequence.id, kept)
+            self._memory.trim(feed.sequence.id, kept)
             feed.sequence.fed = kept
-        kept_prefixes = [number for number in self._idle if self._rows[number].tokens]
-        for number in kept_prefixes:
-            self._truncate(number, 0)
-        if not kept_prefixes and self._pause_youngest():
-            self._is_short = True
+        if self._memory.give_up_idle():
             return True
-        return bool(kept_prefixes)
+        if not self._pause_youngest():
+            return False
+        self._is_short = True
+        return True
 
-    def take_memory_orders(self) -> list[Trim | Copy]:
+    def take_memory_orders(self) -> list[Order]:
         """Orders that must be carried out before anything is fed."""
-        orders, self._memory = self._memory, []
-        return orders
+        return self._memory.take_orders()
 
     # ------------------------------------------------------------ the next step
 
@@ -326,14 +256,17 @@ class Scheduler:
             if not (sequence.begun or sequence.paused) and self._can_copy(sequence):
                 self._begin(sequence)
         self._admit()
+        if any(sequence.begun for sequence in self._running):
+            self._memory.tidy()
         feeds = self._next_feeds(guesses or {})
-        if guesses and not self._make_room(sum(len(feed.tokens) for feed in feeds)):
+        if guesses and not self._memory.make_room(sum(len(feed.tokens) for feed in feeds)):
             feeds = self._next_feeds({})
-        while not self._make_room(sum(len(feed.tokens) for feed in feeds)) and self._pause_youngest():
+        while not self._memory.make_room(sum(len(feed.tokens) for feed in feeds)) and self._pause_youngest():
             feeds = self._next_feeds({})
         self._was_media = bool(feeds) and feeds[0].is_media
         for feed in feeds:
-            self._mark_fed(feed)
+            self._memory.fed(feed.sequence.id, feed.tokens)
+            feed.sequence.fed += len(feed.tokens)
         # Without feeds nobody may look at the step: the orders of a request that was cancelled at once must wait.
         return Step(self.take_memory_orders() if feeds else [], feeds)
 
@@ -371,8 +304,8 @@ class Scheduler:
         if len(begun) < 2:
             return False
         youngest = begun[-1]
-        self._truncate(youngest.id, 0)
-        self._idle[youngest.id] = None
+        self._memory.trim(youngest.id, 0)
+        self._memory.end(youngest.id)
         youngest.id, youngest.fed, youngest.paused = -1, 0, True
         return True
 
@@ -380,7 +313,7 @@ class Scheduler:
         """The oldest of those that pause goes on when all of it fits beside the others."""
         for sequence in [running for running in self._running if running.paused]:
             others = [running for running in self._running if running.begun]
-            used = {cell for other in others for cell in self._rows[other.id].cells}
+            used = {cell for other in others for cell in self._memory.rows[other.id].cells}
             still = sum(len(other.tokens) - other.fed for other in others)
             if others and (self._is_short or len(used) + still + len(sequence.tokens) > self.limits.cells):
                 return
@@ -392,42 +325,9 @@ class Scheduler:
         return leader is None or leader.fed >= sequence.share or leader not in self._running
 
     def _begin(self, sequence: Sequence) -> None:
-        source, length = self._best_source(sequence)
-        target = self._free_id(source)
-        self._idle.pop(target)
-        if target == source:
-            self._truncate(target, length)
-        else:
-            self._truncate(target, 0)
-            if length:
-                self._copy(source, target, length)
-        sequence.id, sequence.fed, sequence.cached = target, length, length
-        sequence.leader = None
-
-    def _best_source(self, sequence: Sequence) -> tuple[int, int]:
-        """The id that shares the longest prefix, and how long it is. The last token is always fed
-        again: its logits are wanted."""
-        if sequence.ask.reuse:
-            known = range(len(self._rows))
-        elif sequence.leader is not None:
-            known = range(sequence.leader.id, sequence.leader.id + 1)
-        else:
-            return -1, 0
-        length, number = max((self._usable(n, sequence), n) for n in known)
-        return number, length
-
-    def _usable(self, number: int, sequence: Sequence) -> int:
-        """How many tokens of a row `sequence` can begin with."""
-        row = self._rows[number]
-        length = border(sequence.tokens, shared(row.tokens, sequence.tokens))
-        if row.lost and length < row.lost + self.limits.window:
-            return 0  # What follows would look back at tokens that are gone.
-        return length if self.limits.cuts or length == len(row.tokens) else 0
-
-    def _free_id(self, source: int) -> int:
-        empty = [number for number in self._idle if not self._rows[number].tokens]
-        others = [number for number in self._idle if number != source]
-        return (empty or others or [source])[0]
+        known = None if sequence.ask.reuse else [sequence.leader.id] if sequence.leader is not None else []
+        sequence.id, sequence.fed = self._memory.begin(sequence.tokens, known)
+        sequence.cached, sequence.leader = sequence.fed, None
 
     def _next_feeds(self, guesses: Mapping[Sequence, SequenceOf[int]]) -> list[Feed]:
         text = list(self._feeds(guesses))
@@ -473,57 +373,6 @@ class Scheduler:
                     tokens = tokens[:size]
                 budget -= size
                 yield Feed(sequence, sequence.fed, tokens, logits=size == waiting, scored=scored)
-
-    # ------------------------------------------------------------ memory, as it will be
-
-    def _make_room(self, needed: int) -> bool:
-        for number in list(self._idle):
-            if len(self._references) + needed <= self.limits.cells:
-                return True
-            self._truncate(number, 0)
-        return len(self._references) + needed <= self.limits.cells
-
-    def _mark_fed(self, feed: Feed) -> None:
-        row = self._rows[feed.sequence.id]
-        new = range(self._next_cell, self._next_cell + len(feed.tokens))
-        self._next_cell = new.stop
-        row.tokens += feed.tokens
-        row.cells += new
-        self._references.update(new)
-        feed.sequence.fed += len(feed.tokens)
-
-    def _truncate(self, number: int, length: int) -> None:
-        row = self._rows[number]
-        if len(row.tokens) <= length:
-            return
-        for cell in row.cells[length:]:
-            self._references[cell] -= 1
-            if not self._references[cell]:
-                del self._references[cell]
-        del row.tokens[length:], row.cells[length:]
-        row.lost = min(row.lost, length)
-        self._memory.append(Trim(number, length))
-
-    def _copy(self, source: int, target: int, length: int) -> None:
-        origin, row = self._rows[source], self._rows[target]
-        row.tokens, row.cells, row.lost = origin.tokens[:length], origin.cells[:length], origin.lost
-        self._references.update(row.cells)
-        self._memory.append(Copy(source, target, length))
-
-
-def shared(held: SequenceOf[int], wanted: SequenceOf[int]) -> int:
-    """How many tokens of `wanted`, its last one not counted, `held` begins with."""
-    longest = min(len(held), len(wanted) - 1)
-    if held[:longest] == wanted[:longest]:
-        return longest
-    low, high = 0, longest
-    while low < high:  # Comparing slices by halves: a list comparison runs in C.
-        middle = (low + high + 1) // 2
-        if held[low:middle] == wanted[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def shifted(tokens: list[int], keep: int, most: int) -> list[int]:

@@ -28,6 +28,9 @@ CACHE_SHARE = 0.5
 for compute buffers, other models and everybody else on the machine."""
 
 
+ASIDE_SHARE, ASIDE_FREE_SHARE = 1 / 2, 1 / 16
+"""Of the cache, and of the memory that is free, what prompts put aside may take unasked."""
+
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 """How numbers can be kept in the cache, and ggml's number for it."""
 
@@ -57,6 +60,11 @@ class LlamaSettings:
 
     kept_prefixes: int = 8
     """Ended sequences whose prompt may be used again, beside those in the slots."""
+
+    aside_tokens: int | None = None
+    """Tokens of ended answers that are put aside into ordinary memory while others run, which computes faster than
+    leaving them in the cache. Default: half of what the cache holds, in at most a sixteenth of the free memory; none
+    where layers are on a GPU, which passes over idle tokens quickly. 0: they stay in the cache."""
 
     threads: int | None = None
     """CPU threads; default: physical cores this process may use, one for very small models."""
@@ -131,7 +139,14 @@ class LlamaSettings:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if self.flash_attention == "off" and self.cache_type_v not in ("f32", "f16", "bf16"):
             raise ValueError(f"cache_type_v {self.cache_type_v!r} needs flash_attention")
-        for name, least in (("slots", 1), ("threads", 1), ("batch", 32), ("prompt_slice", 1), ("queue", 0)):
+        for name, least in (
+            ("slots", 1),
+            ("threads", 1),
+            ("batch", 32),
+            ("prompt_slice", 1),
+            ("queue", 0),
+            ("aside_tokens", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
@@ -226,6 +241,15 @@ def wishes_of(settings: LlamaSettings, devices: Sequence[str]) -> Wishes:
 def repacks(settings: LlamaSettings, machine: Machine) -> bool:
     """Whether weights are laid out anew for the CPU."""
     return not machine.has_amx if settings.repack is None else settings.repack
+
+
+def aside_tokens(settings: LlamaSettings, machine: Machine, *, cells: int, cell_bytes: int) -> int:
+    """How many tokens may be put aside, each as large as a cell of the cache."""
+    if settings.aside_tokens is not None:
+        return settings.aside_tokens
+    if machine.offloads and settings.gpu_layers != 0:
+        return 0
+    return int(min(cells * ASIDE_SHARE, machine.free_bytes * ASIDE_FREE_SHARE / max(1, cell_bytes)))
 
 
 def check_weights_fit(path: str, file_bytes: int, machine: Machine) -> None:

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32", "flash_attention": "off"}
 """With halves in the cache, who computes beside whom moves the logits of a random model enough to be seen."""
 
+MINNOW = "gallery/minnow/minnow.gguf"
+
 STORY = "The cat sat on the mat and saw a bird in the old tree, "
 
 
@@ -34,6 +36,10 @@ async def stub(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def ask(prompt: str, *, tokens: int = 24, **more: Any) -> pb.GenerateRequest:
     greedy = pb.Sampling(temperature=0)
     return pb.GenerateRequest(prompt=prompt, sampling=greedy, max_tokens=tokens, ignore_eos=True, **more)
+
+
+async def tokens_of(stub: BackendStub, text: str) -> list[int]:
+    return list((await stub.Tokenize(pb.TokenizeRequest(text=text))).ids)
 
 
 async def fresh(stub: BackendStub, prompt: str, tokens: int = 24) -> list[int]:
@@ -52,7 +58,7 @@ async def test_a_prompt_that_goes_on_elsewhere_is_answered_as_if_it_were_new(stu
 
 
 async def test_a_conversation_that_goes_on_is_answered_as_if_it_were_new(stub: BackendStub) -> None:
-    tokens = list((await stub.Tokenize(pb.TokenizeRequest(text="Hello! " + STORY))).ids)
+    tokens = await tokens_of(stub, "Hello! " + STORY)
     for _ in range(3):
         request = ask("", tokens=20)
         request.prompt_tokens.ids.extend(tokens)
@@ -104,3 +110,24 @@ async def test_answers_that_pause_for_want_of_memory_end_as_if_they_had_not(tmp_
         together = await asyncio.gather(*(events_of(stub, ask(prompt, tokens=120)) for prompt in prompts))
 
         assert [ids_of(events) for events in together] == alone
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "jamba", "minnow"])
+async def test_conversations_that_take_turns_are_put_aside_and_go_on_as_if_they_were_new(
+    tmp_path: Path, architecture: str
+) -> None:
+    path = MINNOW if architecture == "minnow" else write_memory_model(tmp_path / "m.gguf", architecture)
+    async with served(LlamaEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, str(path), slots=1, context_length=512, kept_prefixes=0, aside_tokens=2000, **EXACT)
+        conversations = [await tokens_of(stub, f"{n} {STORY * 4}") for n in range(3)]
+        for turn in range(2):
+            for tokens in conversations:
+                request = ask("", tokens=20)
+                request.prompt_tokens.ids.extend(tokens)
+                events = await events_of(stub, request)
+                request.reuse_prefix = False
+
+                assert ids_of(events) == ids_of(await events_of(stub, request))
+                assert not turn or usage_of(events).cached_tokens > 0.8 * len(tokens)
+                tokens += [*ids_of(events), *tokens[:9]]

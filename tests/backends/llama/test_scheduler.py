@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.llama.limits import Limits
 from backends.llama.media_tokens import media_tokens
-from backends.llama.scheduler import Ask, Copy, Feed, Limits, Scheduler, Sequence, Step, Trim
+from backends.llama.memory import Copy, Drop, Load, Save, Trim
+from backends.llama.scheduler import Ask, Feed, Scheduler, Sequence, Step
 
 
 def limits(**changes: Any) -> Limits:
@@ -342,6 +344,71 @@ def test_a_prefix_is_given_up_when_cells_run_out() -> None:
     assert fed(step) == ["bbbb"]
 
 
+def end_of(scheduler: Scheduler, prompt: str) -> Sequence:
+    """A sequence that ended after its prompt."""
+    scheduler.submit(ask(prompt))
+    feed = scheduler.plan().feeds[-1]
+    assert feed.logits
+    scheduler.end(feed.sequence)
+    return feed.sequence
+
+
+def test_idle_prefixes_are_put_aside_while_others_run_and_brought_back() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20, aside=40, aside_least=2, idle_cells=0))
+    story = end_of(scheduler, "abcdefgh")
+    scheduler.submit(ask("xy"))
+
+    step = scheduler.plan()
+    assert step.memory == [Save(story.id, 0), Trim(story.id, 0)]
+    scheduler.end(step.feeds[0].sequence)
+
+    scheduler.submit(ask("abcdefghi"))
+    [feed] = (step := scheduler.plan()).feeds
+    assert (feed.start, feed.sequence.cached) == (8, 8)
+    assert step.memory[:2] == [Load(feed.sequence.id, 0), Drop(0)]
+
+
+def test_of_what_was_put_aside_a_part_may_be_used_and_the_whole_stays() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20, aside=40, aside_least=2, idle_cells=0))
+    end_of(scheduler, "abcdefgh")
+    end_of(scheduler, "xy")
+    for prompt, key in (("abcd1", 0), ("abcdef2", 0)):
+        scheduler.submit(ask(prompt))
+        [feed] = (step := scheduler.plan()).feeds
+        assert fed(step) == [prompt[-1]]
+        assert step.memory[:2] == [Load(feed.sequence.id, key), Trim(feed.sequence.id, len(prompt) - 1)]
+        scheduler.end(feed.sequence)
+        end_of(scheduler, "xy")
+
+
+def test_idle_prefixes_stay_while_they_are_short_and_beside_nobody() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20, aside=40, aside_least=2, idle_cells=8))
+    end_of(scheduler, "abcdefgh")
+    end_of(scheduler, "abcdefghij")
+
+    assert scheduler.plan().memory == []
+
+
+def test_too_much_aside_and_the_longest_unused_is_forgotten() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20, aside=10, aside_least=2, idle_cells=0))
+    for prompt in ("aaaa", "bbbb", "cccc", "dddd"):
+        end_of(scheduler, prompt)
+
+    for prompt, left in (("aaaax", "aaaax"), ("ccccx", "x")):
+        scheduler.submit(ask(prompt))
+        step = scheduler.plan()
+        assert fed(step) == [left]
+        scheduler.end(step.feeds[0].sequence)
+
+
+def test_nothing_is_put_aside_while_a_copy_of_it_is_in_use() -> None:
+    scheduler = Scheduler(limits(prompt_slice=20, aside=40, aside_least=2, idle_cells=0))
+    story = end_of(scheduler, "abcdefgh")
+    scheduler.submit(ask("abcdefghij"))
+
+    assert scheduler.plan().memory == [Copy(story.id, story.id + 1, 8)]
+
+
 def test_a_cancelled_request_frees_its_slot_and_its_place_in_the_queue() -> None:
     scheduler = Scheduler(limits(slots=1))
     running, waiting = ask("a"), ask("b")
@@ -471,8 +538,10 @@ def test_orders_of_a_request_that_is_cancelled_before_its_first_step_are_not_los
 class Memory:
     """What a context would hold if it did as it is ordered."""
 
+    room: int
     tokens: dict[int, list[int]] = field(default_factory=dict)
     cells: dict[int, list[int]] = field(default_factory=dict)
+    saved: dict[int, list[int]] = field(default_factory=dict)
     filled: int = 0
 
     @property
@@ -482,22 +551,34 @@ class Memory:
 
     def carry_out(self, step: Step) -> None:
         for order in step.memory:
-            if isinstance(order, Copy):
-                assert not self.tokens.get(order.target)
-                self.tokens[order.target] = self.tokens[order.source][: order.length]
-                assert len(self.tokens[order.target]) == order.length
-                assert ends_beside_pictures(self.tokens[order.target])
-                self.cells[order.target] = self.cells[order.source][: order.length]
-            else:
-                for held in (self.tokens, self.cells):
-                    del held.setdefault(order.sequence, [])[order.length :]
-                assert ends_beside_pictures(self.tokens[order.sequence])
+            match order:
+                case Copy(source, target, length):
+                    assert not self.tokens.get(target)
+                    self.tokens[target] = self.tokens[source][:length]
+                    assert len(self.tokens[target]) == length
+                    assert ends_beside_pictures(self.tokens[target])
+                    self.cells[target] = self.cells[source][:length]
+                case Trim(sequence, length):
+                    for held in (self.tokens, self.cells):
+                        del held.setdefault(sequence, [])[length:]
+                    assert ends_beside_pictures(self.tokens[sequence])
+                case Save(sequence, key):
+                    self.saved[key] = list(self.tokens[sequence])
+                    assert min(self.saved[key]) >= 0
+                case Load(sequence, key):
+                    assert not self.tokens.get(sequence)
+                    self.fill(sequence, self.saved[key])
+                case Drop(key):
+                    del self.saved[key]
+            assert self.used <= self.room
         for feed in step.feeds:
-            held = self.tokens.setdefault(feed.sequence.id, [])
-            assert len(held) == feed.start
-            held += feed.tokens
-            self.cells.setdefault(feed.sequence.id, []).extend(range(self.filled, self.filled + len(feed.tokens)))
-            self.filled += len(feed.tokens)
+            assert len(self.tokens.setdefault(feed.sequence.id, [])) == feed.start
+            self.fill(feed.sequence.id, feed.tokens)
+
+    def fill(self, sequence: int, tokens: list[int]) -> None:
+        self.tokens.setdefault(sequence, []).extend(tokens)
+        self.cells.setdefault(sequence, []).extend(range(self.filled, self.filled + len(tokens)))
+        self.filled += len(tokens)
 
 
 def finish_or_extend(scheduler: Scheduler, feed: Feed, length: int, drawn: Counter[Sequence]) -> bool:
@@ -534,13 +615,15 @@ requests = st.builds(
     st.sampled_from([20, 24, 33, 48]),
     st.integers(0, 3),
     st.sampled_from([0, 13]),
+    st.sampled_from([0, 12, 40]),
 )
 def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
-    history: list[Any], cuts: bool, cells: int, guessed: int, shift_at: int
+    history: list[Any], cuts: bool, cells: int, guessed: int, shift_at: int, aside: int
 ) -> None:
+    small = {"sequences": 5, "prompt_slice": 5, "aside_least": 2, "idle_cells": 4}
     shift = {"shift_at": shift_at, "shift_keep": 2} if shift_at else {}
-    scheduler = Scheduler(limits(slots=3, sequences=5, cells=cells, prompt_slice=5, cuts=cuts, **shift))
-    memory, asked, ended, drawn = Memory(), [], Counter[Ask](), Counter[Sequence]()
+    scheduler = Scheduler(limits(slots=3, cells=cells, cuts=cuts, aside=aside, **small, **shift))
+    memory, asked, ended, drawn = Memory(cells), [], Counter[Ask](), Counter[Sequence]()
     for event in [*history, *[None] * 400]:
         if event == "short":
             step = scheduler.plan()
@@ -555,6 +638,7 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
             scheduler.take_memory_orders()
             memory.tokens.clear()
             memory.cells.clear()
+            memory.saved.clear()
             continue
         if event == "cancel":
             if asked:
@@ -567,6 +651,7 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
         step = scheduler.plan(guesses)
         memory.carry_out(step)
         assert memory.used <= cells
+        assert sum(map(len, memory.saved.values())) <= aside
         assert len(step.feeds) == 1 or not any(feed.is_media for feed in step.feeds)
         for feed in step.feeds:
             assert all((token < 0) == feed.is_media for token in feed.tokens)

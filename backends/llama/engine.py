@@ -158,8 +158,9 @@ class LlamaEngine(Engine):
             raise
         aside = 0
         if not model.window:  # Filling in a sequence may cost others what their windows look back at no more.
-            cell_bytes = needs.context.cache // plan.cells
-            aside = aside_tokens(settings, machine, cells=plan.cells, cell_bytes=cell_bytes)
+            cell_bytes = planned.needs.context.cache // plan.cells
+            is_offloaded = planned.offload.layers > 0
+            aside = aside_tokens(settings, machine, cells=plan.cells, cell_bytes=cell_bytes, is_offloaded=is_offloaded)
             plan = replace(plan, summary=f"{plan.summary}, up to {size_text(aside * cell_bytes)} for prompts put aside")
         limits = Limits(
             slots=plan.slots,

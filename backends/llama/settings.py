@@ -243,11 +243,11 @@ def repacks(settings: LlamaSettings, machine: Machine) -> bool:
     return not machine.has_amx if settings.repack is None else settings.repack
 
 
-def aside_tokens(settings: LlamaSettings, machine: Machine, *, cells: int, cell_bytes: int) -> int:
+def aside_tokens(settings: LlamaSettings, machine: Machine, *, cells: int, cell_bytes: int, is_offloaded: bool) -> int:
     """How many tokens may be put aside, each as large as a cell of the cache."""
     if settings.aside_tokens is not None:
         return settings.aside_tokens
-    if machine.offloads and settings.gpu_layers != 0:
+    if is_offloaded:
         return 0
     return int(min(cells * ASIDE_SHARE, machine.free_bytes * ASIDE_FREE_SHARE / max(1, cell_bytes)))
 

@@ -1,4 +1,4 @@
-"""Fetches chunks from peers: for each of them a thread that hears what it has got, and some that fetch.
+"""Fetches chunks from peers: for each of them a thread that hears what it has got, and a few for all that fetch.
 
 `SwarmPlan` decides; its lock is the transfer's. A thread ends with its peer, with the file, or with the transfer.
 """
@@ -19,10 +19,10 @@ from gallery.peer_wire import PeerWireError
 from gallery.swarm_plan import SwarmPlan
 
 HEAR_EVERY = 0.25
-FETCHERS = 2
-"""Per peer: while one verifies and writes, the other one reads."""
-BUFFERS = 8
-"""Chunks in memory at a time, of all peers together."""
+CALM = 12
+"""With more peers than this each is heard less often, so that all together are not."""
+FETCHERS = 8
+"""Chunks that are under way at a time, and so in memory."""
 TIMEOUT = 15.0
 
 
@@ -46,9 +46,9 @@ class PeerLanes:
         self._part = part
         self._peers = peers
         self._budget = budget
-        self._room = threading.BoundedSemaphore(BUFFERS)
-        self._spare: list[bytearray] = []
+        self._idle: dict[str, list[PeerLink]] = {}
         self._known: dict[str, PeerAddress] = {}
+        self._has_fetchers = False
         self.is_over = False
 
     def look(self) -> None:
@@ -56,16 +56,23 @@ class PeerLanes:
         current = {peer.id: peer for peer in self._peers()}
         for peer_id, address in list(self._known.items()):
             if current.get(peer_id) != address:
-                del self._known[peer_id]
                 with self._news:
+                    del self._known[peer_id]
+                    links = self._idle.pop(peer_id, [])
                     self._plan.lost(peer_id)
+                for link in links:
+                    link.close()
+        if current and not self._known and not self._has_fetchers:
+            self._has_fetchers = True
+            for _ in range(FETCHERS):
+                threading.Thread(target=self._fetch, daemon=True).start()
         for address in current.values():
             if address.id not in self._known:
-                self._known[address.id] = address
                 with self._news:
+                    self._known[address.id] = address
+                    self._idle[address.id] = []
                     self._plan.met(address.id, time.monotonic())
-                for work in (self._hear, *[self._fetch] * FETCHERS):
-                    threading.Thread(target=work, args=(address,), daemon=True).start()
+                threading.Thread(target=self._hear, args=(address,), daemon=True).start()
 
     def _is_with(self, address: PeerAddress) -> bool:
         """Whether this peer is still worth a thread. With the lock held."""
@@ -107,33 +114,40 @@ class PeerLanes:
                         fetched=told.head.fetched,
                     )
                     self._news.notify_all()
-                time.sleep(HEAR_EVERY)
+                time.sleep(HEAR_EVERY * max(1.0, len(self._known) / CALM))
 
-    def _fetch(self, address: PeerAddress) -> None:
+    def _fetch(self) -> None:
         fd = os.open(self._part, os.O_WRONLY)
+        buffer = bytearray(self._plan.chunks.each)
         try:
-            with contextlib.closing(PeerLink(address, TIMEOUT)) as link:
-                while (chunk := self._next(address)) is not None:
-                    with self._room:
-                        buffer = self._spare.pop() if self._spare else bytearray(self._plan.chunks.each)
-                        wait = self._bring(link, address.id, chunk, buffer, fd)
-                        self._spare.append(buffer)
-                    if wait:
-                        time.sleep(wait)
+            while (found := self._next()) is not None:
+                link, chunk = found
+                wait = self._bring(link, chunk, buffer, fd)
+                with self._news:
+                    spare = self._idle.get(link.address.id)
+                    is_wanted = spare is not None and self._known[link.address.id] is link.address
+                    if is_wanted and spare is not None:
+                        spare.append(link)
+                if not is_wanted:
+                    link.close()
+                if wait:
+                    time.sleep(wait)
         finally:
             os.close(fd)
 
-    def _next(self, address: PeerAddress) -> int | None:
+    def _next(self) -> tuple[PeerLink, int] | None:
         with self._news:
-            while self._is_with(address):
-                chunk = self._plan.take_from(address.id, time.monotonic())
-                if chunk is not None:
-                    return chunk
+            while not self.is_over and not self._plan.is_complete:
+                if (found := self._plan.take_chunk(time.monotonic())) is not None:
+                    peer, chunk = found
+                    spare = self._idle[peer]
+                    return (spare.pop() if spare else PeerLink(self._known[peer], TIMEOUT)), chunk
                 self._news.wait(HEAR_EVERY)
         return None
 
-    def _bring(self, link: PeerLink, peer: str, chunk: int, buffer: bytearray, fd: int) -> float:
+    def _bring(self, link: PeerLink, chunk: int, buffer: bytearray, fd: int) -> float:
         """Fetches one chunk; seconds to wait before the next."""
+        peer = link.address.id
         try:
             data = link.chunk(self._sha256, chunk, self._plan.size, buffer)
         except (OSError, PeerWireError):

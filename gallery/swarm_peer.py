@@ -18,11 +18,14 @@ class Pace:
     last: float = 0.0
     """As it was in the last window; 0: nothing came, or nothing is known."""
 
+    best: float = 0.0
+
     def rate(self, count: int, now: float) -> float:
         """The rate, given that so many bytes have come by now."""
         passed = now - self.since
         if passed >= WINDOW:
             self.last = (count - self.count) / passed
+            self.best = max(self.best, self.last)
             self.since, self.count = now, count
         return self.last
 
@@ -49,6 +52,10 @@ class SwarmPeer:
     pace: Pace = field(default_factory=lambda: Pace(0.0))
     coming: dict[int, float] = field(default_factory=dict)
     """Chunks that we are fetching from it, and since when."""
+    useful: int = 0
+    """How many chunks it has that are missing here."""
+    used: int = 0
+    """How many chunks it was asked for."""
     failures: int = 0
     wait_until: float = 0.0
     is_slow: bool = False

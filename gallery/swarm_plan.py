@@ -34,6 +34,8 @@ MISSING, COMING, CLAIMED, WRITING, HERE = range(5)
 class SwarmConfig:
     """Durations in seconds."""
 
+    settle: float = 0.3
+    """From meeting a peer until it counts as knowing of us. What it says later takes our share into account."""
     greeting: float = 2.0
     """How long a peer that was just met may take to say what it has, before the origin is asked without it."""
     silent_after: float = 3.0
@@ -44,6 +46,10 @@ class SwarmConfig:
     """A chunk that takes longer may come from somewhere else too, and its peer counts as slow."""
     slow_factor: float = 4.0
     """A claim is helped with when it would take its owner so many times as long as us, and `late_after` at least."""
+    per_peer: int = 2
+    """Chunks under way from one peer: while one is verified and written, the next one comes."""
+    slow_most: float = 60.0
+    """The same, where we have had nothing from the origin yet, and know no rate."""
     failures: int = 3
     """In a row, until what a peer has may be asked of the origin, too."""
     pause: float = 0.5
@@ -92,6 +98,8 @@ class SwarmPlan:
         count = self.chunks.count
         self._late_after = self.config.late_after
         self._pace = Pace(now)
+        self._told: dict[int, bytes] = {}
+        """What some trusted peer says that a chunk's hash is."""
         self._state = bytearray([HERE if chunk in self.hashes else MISSING for chunk in range(count)])
         self._missing = {chunk for chunk in range(count) if chunk not in self.hashes}
         self._here_bytes = sum(self.chunks.span(chunk).size for chunk in self.hashes)
@@ -200,6 +208,7 @@ class SwarmPlan:
         peer.progress(fetched, now)
         peer.claims = frozenset(chunk for claim in claims for chunk in claim if chunk < self.chunks.count)
         for chunk, digest in fresh:
+            peer.useful += chunk in self._missing
             if peer_id in self._counted:
                 self._copies[chunk] += 1
             if not self._is_believable(peer, chunk, digest):
@@ -212,7 +221,7 @@ class SwarmPlan:
             if self.hashes[chunk] != digest:
                 self._drop(peer, f"what it has as chunk {chunk} is not what the origin has")
                 return False
-        elif any(other.hashes.get(chunk, digest) != digest for other in self._trusted()):
+        elif self._told.setdefault(chunk, digest) != digest:
             self.disputed.add(chunk)  # If it is here already, the file's sha256 decides.
         return True
 
@@ -225,6 +234,7 @@ class SwarmPlan:
         for chunk in list(peer.coming):
             self._release(peer, chunk)
         # What only it disputed is settled; what it gave stays until somebody says otherwise, or the sha256 does.
+        self._told = {chunk: digest for other in self._trusted() for chunk, digest in other.hashes.items()}
         self.disputed = {chunk for chunk in self.disputed if self._is_disputed(chunk)}
         self._counted = ()
 
@@ -234,38 +244,44 @@ class SwarmPlan:
 
     # ------------------------------------------------------------ from peers
 
-    def take_from(self, peer_id: str, now: float) -> int | None:
-        """The chunk to ask this peer for; None while it has nothing for us."""
+    def take_chunk(self, now: float) -> tuple[str, int] | None:
+        """Whom to ask for what; None while nobody has anything for us. The least busy peers come first."""
         self._now = max(self._now, now)
-        peer = self.peers.get(peer_id)
-        if peer is None or peer.is_dropped or now < peer.wait_until or self.is_complete:
+        if self.is_complete:
             return None
         self._count_copies(now)
-        blocked = self.disputed if self.asks_origin else ()
-        open_ = [chunk for chunk in self._missing if chunk in peer.hashes and chunk not in blocked]
-        if open_:
-            chunk = min(open_, key=lambda chunk: (self._copies[chunk], self._ties[chunk]))
-        else:
-            late = self._late(peer, now)
-            if late is None:
-                return None
-            chunk = late
-        if self._state[chunk] == MISSING:
-            self._state[chunk] = COMING
-            self._missing.discard(chunk)
-        peer.coming[chunk] = now
-        return chunk
-
-    def _late(self, peer: SwarmPeer, now: float) -> int | None:
-        """A chunk that is under way from somewhere else for too long."""
-        for other in self.peers.values():
-            for chunk, since in other.coming.items():
-                if other is not peer and now - since > self._late_after and self._could_double(peer, chunk):
-                    return chunk
-        for chunk, since in self._claimed_at.items():
-            if now - since > self._late_after and self._could_double(peer, chunk):
-                return chunk
+        late = self._late(now)
+        able = (
+            peer
+            for peer in self._trusted()
+            if (peer.useful or late) and len(peer.coming) < self.config.per_peer and now >= peer.wait_until
+        )
+        for peer in sorted(able, key=lambda p: (p.is_slow, len(p.coming), p.used)):
+            chunk = self._rarest(peer)
+            if chunk is None:
+                chunk = next((late_one for late_one in late if self._could_double(peer, late_one)), None)
+            if chunk is not None:
+                if self._state[chunk] == MISSING:
+                    self._state[chunk] = COMING
+                    self._found(chunk)
+                peer.coming[chunk] = now
+                peer.used += 1
+                return peer.id, chunk
         return None
+
+    def _rarest(self, peer: SwarmPeer) -> int | None:
+        """Of what is missing and this peer has."""
+        if not peer.useful:
+            return None
+        blocked = self.disputed if self.asks_origin else ()
+        has = [chunk for chunk in self._missing if chunk in peer.hashes and chunk not in blocked]
+        return min(has, key=lambda chunk: (self._copies[chunk], self._ties[chunk]), default=None)
+
+    def _late(self, now: float) -> list[int]:
+        """Chunks that are under way for too long."""
+        since = [item for peer in self.peers.values() for item in peer.coming.items()]
+        since += self._claimed_at.items()
+        return [chunk for chunk, began in since if now - began > self._late_after]
 
     def _could_double(self, peer: SwarmPeer, chunk: int) -> bool:
         if chunk not in peer.hashes or chunk in peer.coming or self._state[chunk] not in (COMING, CLAIMED):
@@ -317,7 +333,7 @@ class SwarmPlan:
             return
         if self._state[chunk] == COMING or (self._state[chunk] == WRITING and chunk not in self._claimed_at):
             self._state[chunk] = MISSING
-            self._missing.add(chunk)
+            self._lack(chunk)
 
     # ------------------------------------------------------------ from the origin
 
@@ -327,7 +343,7 @@ class SwarmPlan:
         lanes = 1 if self.origin.has_one_lane else self.download.lanes
         if not self.asks_origin or now < self.origin.wait_until or len(self._claims) >= lanes:
             return None
-        if any(p.heard_at is None and now - p.met_at < self.config.greeting for p in self._trusted()):
+        if any(self._is_new(peer, now) for peer in self._trusted()):
             return None
         self._count_copies(now)
         run = self._choose(now)
@@ -339,7 +355,7 @@ class SwarmPlan:
         for chunk in run:
             self._state[chunk] = CLAIMED
             self._claimed_at[chunk] = now
-            self._missing.discard(chunk)
+            self._found(chunk)
         return claim
 
     def _choose(self, now: float) -> range | None:
@@ -358,8 +374,11 @@ class SwarmPlan:
 
     def _run(self, stripes: Sequence[int], taken: Collection[int], now: float) -> range:
         """Free chunks in a row, of neighbouring stripes, as many as one request should have."""
-        share = -(-self.chunks.count // self.download.lanes)
-        most = max(self.chunks.per_stripe, min(self.download.piece // self.chunks.each, share))
+        free = sum(self._is_free(c, taken, now) for stripe in stripes for c in self.chunks.of_stripe(stripe))
+        each = self.chunks.each
+        # All lanes are to have work until the end; requests of next to nothing are none.
+        share = max(-(-free // self.download.lanes), self.download.least // each)
+        most = max(1, min(self.download.piece // each, share))
         allowed = set(stripes)
         first = next(c for c in self.chunks.of_stripe(stripes[0]) if self._is_free(c, taken, now))
         last = first + 1
@@ -394,9 +413,9 @@ class SwarmPlan:
             if not missing:
                 continue
             size = len(missing) * self.chunks.each
-            mine = self._pace.rate(self.origin_bytes, now)
-            longest = max(self._late_after, self.config.slow_factor * size / mine if mine else 0.0)
-            if now - peer.met_at < self._late_after or size / max(1.0, peer.pace.last) < longest:
+            self._pace.rate(self.origin_bytes, now)
+            mine = self.config.slow_factor * size / self._pace.best if self._pace.best else self.config.slow_most
+            if now - peer.met_at < self._late_after or size / max(1.0, peer.pace.last) < max(self._late_after, mine):
                 continue
             helpers = [node for node in sharers if node != peer.id]
             if self._shares.best(helpers, missing[-1] // self.chunks.per_stripe) == self.me:
@@ -449,7 +468,7 @@ class SwarmPlan:
                 coming = any(chunk in peer.coming for peer in self.peers.values())
                 self._state[chunk] = COMING if coming else MISSING
                 if not coming:
-                    self._missing.add(chunk)
+                    self._lack(chunk)
 
     def failed(
         self, now: float, retry_after: float | None = None, *, too_many: bool = False, is_final: bool = False
@@ -467,11 +486,25 @@ class SwarmPlan:
 
     def _arrived(self, chunk: int, digest: bytes, now: float) -> None:
         self._state[chunk] = HERE
-        self._missing.discard(chunk)
+        self._found(chunk)
         self._claimed_at.pop(chunk, None)
         self.hashes[chunk] = digest
         self._here_bytes += self.chunks.span(chunk).size
         self._progress_at = self._now = max(self._now, now)
+
+    def _found(self, chunk: int) -> None:
+        """It is here, or under way."""
+        if chunk in self._missing:
+            self._missing.discard(chunk)
+            for peer in self.peers.values():
+                peer.useful -= chunk in peer.hashes
+
+    def _lack(self, chunk: int) -> None:
+        """It is missing again."""
+        if chunk not in self._missing:
+            self._missing.add(chunk)
+            for peer in self.peers.values():
+                peer.useful += chunk in peer.hashes
 
     def _is_live(self, peer: SwarmPeer, now: float) -> bool:
         heard = peer.heard_at
@@ -479,6 +512,11 @@ class SwarmPlan:
 
     def _is_at_work(self, peer: SwarmPeer, now: float) -> bool:
         return self._is_live(peer, now) and now - peer.progress_at < self.config.stuck_after
+
+    def _is_new(self, peer: SwarmPeer, now: float) -> bool:
+        """It may not know of us yet, or not have said what it has since then."""
+        is_heard = peer.heard_at is not None and peer.heard_at - peer.met_at >= self.config.settle
+        return not (is_heard or peer.is_complete) and now - peer.met_at < self.config.greeting
 
     def _shares_origin(self, peer: SwarmPeer, now: float) -> bool:
         return peer.asks_origin and not peer.is_complete and self._is_at_work(peer, now)

@@ -38,8 +38,8 @@ SETTLE = 0.4
 """Seconds in which nodes that begin at the same moment hear of each other, before one asks the origin."""
 ANSWER = 4.0
 LOOK_EVERY = 2.0
-MOST_PEERS = 16
-"""That one download talks with; more cost more than they bring."""
+MOST_PEERS = 64
+"""That one download talks with."""
 MAX_REQUEST_FILES = 64
 
 Tell = Callable[[Mapping[str, Any]], None]

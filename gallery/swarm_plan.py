@@ -369,16 +369,17 @@ class SwarmPlan:
             if any(self._is_free(chunk, taken, now) for chunk in self.chunks.of_stripe(stripe)):
                 free.setdefault(owner, []).append(stripe)
         if mine := free.get(self.me):
-            return self._run(mine, taken, now)
+            # Alone, larger requests; in company others may help with what is not claimed yet.
+            return self._run(mine, taken, now, self.chunks.per_stripe if len(sharers) > 1 else self.chunks.count)
         return self._help(free, sharers, taken, now)
 
-    def _run(self, stripes: Sequence[int], taken: Collection[int], now: float) -> range:
+    def _run(self, stripes: Sequence[int], taken: Collection[int], now: float, longest: int) -> range:
         """Free chunks in a row, of neighbouring stripes, as many as one request should have."""
         free = sum(self._is_free(c, taken, now) for stripe in stripes for c in self.chunks.of_stripe(stripe))
         each = self.chunks.each
         # All lanes are to have work until the end; requests of next to nothing are none.
         share = max(-(-free // self.download.lanes), self.download.least // each)
-        most = max(1, min(self.download.piece // each, share))
+        most = max(1, min(self.download.piece // each, share, longest))
         allowed = set(stripes)
         first = next(c for c in self.chunks.of_stripe(stripes[0]) if self._is_free(c, taken, now))
         last = first + 1
@@ -395,21 +396,22 @@ class SwarmPlan:
         self, free: Mapping[str, list[int]], sharers: Sequence[str], taken: Collection[int], now: float
     ) -> range | None:
         """The last stripe of the one who is furthest behind, if it is ours to help there."""
-        if not free:
-            return self._help_slow(sharers, now)
-        behind = max(free, key=lambda owner: (len(free[owner]), owner))
-        if len(free[behind]) < 2:
-            return None  # Its owner begins with it at any moment, or will count as stuck.
+        behind = max(free, key=lambda owner: (len(free[owner]), owner), default="")
+        if len(free.get(behind, ())) < 2:
+            return self._help_slow(free, sharers, now)  # The last one its owner takes itself, if it is not slow.
         stripe = free[behind][-1]
         idle = [node for node in sharers if node not in free]
         if self._shares.best(idle, stripe) != self.me:
             return None
-        return self._run([stripe], taken, now)
+        return self._run([stripe], taken, now, self.chunks.per_stripe)
 
-    def _help_slow(self, sharers: Sequence[str], now: float) -> range | None:
+    def _help_slow(self, free: Mapping[str, list[int]], sharers: Sequence[str], now: float) -> range | None:
         """The far end of what the slowest one claims, if waiting for it would take much longer than fetching it."""
         for peer in self._trusted():
-            missing = sorted(chunk for chunk in peer.claims if chunk in self._missing and not self._copies[chunk])
+            due = {chunk for stripe in free.get(peer.id, ()) for chunk in self.chunks.of_stripe(stripe)} | set(
+                peer.claims
+            )
+            missing = sorted(chunk for chunk in due if chunk in self._missing and not self._copies[chunk])
             if not missing:
                 continue
             size = len(missing) * self.chunks.each

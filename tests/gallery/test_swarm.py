@@ -168,7 +168,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 999), history=happenings, damaged=st.booleans(), together=st.booleans())
 def test_whatever_happens_every_node_that_stays_gets_every_byte(
     seed: int, history: list[tuple[float, str, int]], damaged: bool, together: bool

@@ -48,7 +48,7 @@ proto:  ## generate backends/rpc from proto/backend.proto
 	scripts/proto.sh
 
 minnow: ## train the built-in model anew (under an hour on two cores)
-	@scripts/setup.sh train
+	@scripts/setup.sh dev
 	$(bin)/python -m gallery.minnow.train
 
 clean:  ## remove .venv and caches

@@ -18,6 +18,8 @@ from api.error_reply import error_headers, error_json
 from api.errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
 from api.exchange import EXTENSION, ApiRequest, HttpExchange, Surroundings
 from api.gallery_routes import add_gallery_routes
+from api.image_routes import add_image_routes
+from api.kept_pictures import KeptPictures
 from api.metrics import Metrics
 from api.model_routes import add_model_routes
 from api.no_websocket import NoWebsocket
@@ -46,9 +48,11 @@ def create_app(
     registry: CollectorRegistry | None = None,
     streams: Streams | None = None,
     gallery: Gallery | None = None,
+    pictures: KeptPictures | None = None,
 ) -> Quart:
     """An app that answers with `inference`; `registry` is for sharing `/metrics` with the node, `streams` for letting
-    its peers read them too; without a `gallery` there are no routes to it.
+    its peers read them too; without a `gallery` there are no routes to it; `pictures` are kept in a temporary folder
+    unless it says otherwise.
 
     Raises:
         ValueError: `config` would let strangers in without saying so.
@@ -68,6 +72,9 @@ def create_app(
     add_text_routes(app, inference, around)
     add_sound_routes(app, inference, around)
     add_transcription_routes(app, inference, around)
+    kept = pictures or KeptPictures()
+    app.after_serving(kept.aclose)
+    add_image_routes(app, inference, around, kept)
     add_stream_routes(app, inference, around)
     add_model_routes(app, inference)
     add_node_routes(app, inference, around)

@@ -10,7 +10,8 @@ A node is bound in one of three ways:
 * open          Whoever can reach it. Pages must come from this very host, so that a stranger's page in
                 a visitor's browser cannot use a node on the visitor's network.
 
-`GET /healthz` and `GET /readyz` never need a key.
+`GET /healthz` and `GET /readyz` never need a key, nor does a kept picture: its name is as good as one
+(`api/kept_pictures.py`).
 """
 
 import ipaddress
@@ -26,6 +27,7 @@ from api.config import ApiConfig
 from api.errors import AuthenticationError, ForbiddenError
 
 _KEYLESS_PATHS = frozenset({"/healthz", "/readyz"})
+_KEYLESS_BELOW = "/v1/images/kept/"
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\s]+)(:\d{1,5})?\Z")
 
@@ -105,7 +107,7 @@ def key_name(key: bytes) -> str:
 
 def is_keyless(path: str) -> bool:
     """Whether everybody may ask for it, with or without a slash at its end."""
-    return path.removesuffix("/") in _KEYLESS_PATHS
+    return path.removesuffix("/") in _KEYLESS_PATHS or path.startswith(_KEYLESS_BELOW)
 
 
 def exposure(config: ApiConfig) -> Exposure:

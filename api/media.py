@@ -66,6 +66,20 @@ class Media:
         _check_sizes(self.files, len(data), param)
         return name
 
+    def take_picture(self, value: Json, param: str) -> "bytes | Remote":
+        """A picture in JSON: a data URL, an address, bare base64, or an object with an `image_url`.
+
+        Raises:
+            InvalidRequestError: it is none, or too large.
+        """
+        if isinstance(value, dict):
+            value = value.get("image_url")
+            value = value.get("url") if isinstance(value, dict) else value
+        if isinstance(value, str) and value and not value[:8].lower().startswith(("data:", "http://", "https://")):
+            return picture_of(_decoded(value, param), param)
+        name = _image(value, param, self)
+        return self.remote[name] if name in self.remote else self.files[name]
+
 
 def take_out(messages: list[dict[str, Json]]) -> tuple[list[dict[str, Json]], Media]:
     """Checked `messages` without the files in them, and the files.
@@ -166,8 +180,29 @@ def _decoded(text: str, param: str) -> bytes:
     return data
 
 
+def picture_of(data: bytes, param: str, most: int = MAX_FILE_BYTES) -> bytes:
+    """The file of a picture that came by itself.
+
+    Raises:
+        InvalidRequestError: it is empty, none, or too large.
+    """
+    if not data:
+        raise InvalidRequestError(f"Invalid '{param}': the file is empty.", param=param)
+    if len(data) > most:
+        raise _too_large(param)
+    if not _is_picture(data):
+        raise InvalidRequestError(
+            f"Invalid '{param}': the file is no PNG, JPEG, WebP, GIF or BMP picture.", param=param
+        )
+    return data
+
+
+def _is_picture(data: bytes) -> bool:
+    return data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
 def _picture(data: bytes, param: str) -> bytes:
-    if not data.startswith(_PICTURES) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+    if not _is_picture(data):
         raise InvalidRequestError(
             f"Invalid '{param}.url': the file is no PNG, JPEG, WebP, GIF or BMP picture.", param=f"{param}.url"
         )

@@ -13,6 +13,7 @@ from api.completion_request import ALL_COMPLETION_FIELDS
 from api.embedding_request import ALL_EMBEDDING_FIELDS
 from api.fields import Field, Text
 from api.gallery_request import CARD, INSTALL_FIELDS
+from api.image_request import EDIT_FIELDS, GENERATION_FIELDS, IMAGE, MASK, VARIATION_FIELDS
 from api.rerank_request import ALL_RERANK_FIELDS
 from api.speech_request import ALL_SPEECH_FIELDS
 from api.transcription_request import ALL_TRANSCRIPTION_FIELDS, ALL_TRANSLATION_FIELDS
@@ -113,6 +114,9 @@ def _paths() -> Schema:
     speech = _object(("model", "input"), MODEL, *ALL_SPEECH_FIELDS)
     transcription = _object(("file", "model"), MODEL, *ALL_TRANSCRIPTION_FIELDS)
     translation = _object(("file", "model"), MODEL, *ALL_TRANSLATION_FIELDS)
+    generation = _object(("model", "prompt"), MODEL, *GENERATION_FIELDS)
+    edit = _object(("model", "prompt", "image"), MODEL, IMAGE, MASK, *EDIT_FIELDS)
+    variation = _object(("model", "image"), MODEL, IMAGE, *VARIATION_FIELDS)
     placement = _object((), NODE)
     return {
         "/": {"get": _operation("A page that says what this is.", answers="text/html")},
@@ -136,6 +140,13 @@ def _paths() -> Schema:
         "/v1/audio/voices": {
             "parameters": [{**_MODEL_QUERY, "required": False}],
             "get": _operation("The voices of one model, or of all."),
+        },
+        "/v1/images/generations": {"post": _operation("Draw pictures.", body=generation, streams=True)},
+        "/v1/images/edits": {"post": _operation("Work on a picture.", body=edit, form=edit, streams=True)},
+        "/v1/images/variations": {"post": _operation("Vary a picture.", body=variation, form=variation, streams=True)},
+        "/v1/images/kept/{name}": {
+            "parameters": [_path("name", "As in the `url` of an answer.")],
+            "get": _operation("A picture that was asked for as a url.", answers="image/png"),
         },
         "/v1/models": {"get": _operation("The models of the mesh, each once.")},
         "/v1/models/{name}": {"parameters": [_NAME], "get": _operation("One model.")},
@@ -242,10 +253,13 @@ def _operation(
             },
         },
     }
+    sent: Schema = {}
     if body is not None:
-        operation["requestBody"] = {"required": not optional, "content": {"application/json": {"schema": body}}}
+        sent["application/json"] = {"schema": body}
     if form is not None:
-        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+        sent["multipart/form-data"] = {"schema": form}
+    if sent:
+        operation["requestBody"] = {"required": not optional, "content": sent}
     return operation
 
 

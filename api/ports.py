@@ -166,6 +166,37 @@ class TranscribeCall:
     """Leave out what is no speech."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageCall:
+    """Pictures from a prompt, or from a prompt and a picture. What is 0, empty or None is the model's own choice."""
+
+    model: str
+    request_id: str
+    caller: str = ""
+    task: Literal["generate", "edit", "variation"] = "generate"
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int = 0
+    height: int = 0
+    count: int = 1
+    quality: str = ""
+    """"low", "medium" or "high"."""
+    steps: int = 0
+    guidance: float | None = None
+    seed: int | None = None
+    """Of the first picture."""
+    strength: float | None = None
+    scheduler: str = ""
+    previews: int = 0
+    format: str = "png"
+    """"png", "jpeg" or "webp"."""
+    compression: int = 100
+    """Quality of JPEG and WebP, 0 to 100."""
+    transparent: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """"image" and "mask", for edits and variations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Logprob:
     """A token and how likely it was; `top` are the alternatives, likeliest first."""
@@ -287,6 +318,32 @@ TranscriptEvent = Heard | Segment | Progress | Usage
 
 
 @dataclass(frozen=True, slots=True)
+class ImageStep:
+    """So many steps of a picture are done."""
+
+    index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A whole picture, or a preview of one."""
+
+    index: int
+    preview: int | None
+    """Which preview it is; None: the picture itself."""
+    data: bytes = field(repr=False)
+    media_type: str
+    width: int
+    height: int
+    seed: int
+
+
+ImageEvent = ImageStep | ImageFile | Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Who computed an answer, and why."""
 
@@ -339,6 +396,19 @@ class Transcript(Protocol):
     def route(self) -> Route: ...
 
     def batches(self) -> AsyncIterator[Sequence[TranscriptEvent]]: ...
+
+    async def aclose(self) -> None:
+        """Cancels what is left of it, wherever it runs. Closing twice is fine."""
+        ...
+
+
+class Drawing(Protocol):
+    """Pictures being drawn. Read it to its end, or close it; the usage is its last event."""
+
+    @property
+    def route(self) -> Route: ...
+
+    def batches(self) -> AsyncIterator[Sequence[ImageEvent]]: ...
 
     async def aclose(self) -> None:
         """Cancels what is left of it, wherever it runs. Closing twice is fine."""
@@ -405,6 +475,10 @@ class Inference(Protocol):
 
     async def speak(self, call: SpeechCall) -> Speech:
         """Start a speech; returns with its first reply in hand."""
+        ...
+
+    async def draw(self, call: ImageCall) -> Drawing:
+        """Start drawing; returns with its first reply in hand."""
         ...
 
     async def voices(self, model: str, request_id: str) -> Sequence[Voice]:

@@ -51,6 +51,13 @@ ENGINES = {
         packages=("faster_whisper", "ctranslate2", "av", "numpy", "onnxruntime", "tokenizers"),
         remedy="pip install 'shoal[whisper]'",
     ),
+    "diffusers": _Entry(
+        "backends.diffusion.engine",
+        "DiffusionEngine",
+        "pictures from text and pictures, through diffusers",
+        packages=("torch", "diffusers", "transformers", "safetensors", "accelerate", "peft", "PIL", "psutil", "numpy"),
+        remedy="pip install 'shoal[diffusers]'",
+    ),
 }
 
 
@@ -75,7 +82,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    engines = "\n".join(f"  {name:8} {entry.about}" for name, entry in ENGINES.items())
+    engines = "\n".join(f"  {name:10} {entry.about}" for name, entry in ENGINES.items())
     parser = argparse.ArgumentParser(
         prog="python -m backends",
         description="Run one engine as a backend process, spoken to over gRPC (proto/backend.proto).",

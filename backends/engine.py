@@ -84,8 +84,8 @@ class Engine(Protocol):
         """The text of token ids."""
         raise self._cannot("detokenize")
 
-    def generate_image(self, requests: AsyncIterator[pb.ImageRequest]) -> AsyncGenerator[pb.ImageReply, None]:
-        """Progress, previews and pictures, as they are made."""
+    def generate_image(self, params: pb.ImageParams, blobs: Mapping[str, bytes]) -> AsyncGenerator[pb.ImageReply, None]:
+        """Progress, previews and pictures, as they are made. `blobs` are the files that came with the request."""
         raise self._cannot("generate images")
 
     def transcribe(

@@ -162,8 +162,13 @@ class BackendServer(BackendServicer):
 
     async def GenerateImage(self, requests: AsyncIterator[pb.ImageRequest], context: Any) -> None:
         async with self._call(context):
-            self._check_loaded()
-            await _write_all(self._engine.generate_image(requests), context)
+            first = await anext(requests, None)
+            if first is None or not first.HasField("params"):
+                raise InvalidValueError("the call has no parameters")
+            params = first.params
+            self._check_model(params)
+            blobs = await gather(requests, params.blob_count) if params.blob_count else NO_BLOBS
+            await _write_all(self._engine.generate_image(params, blobs), context)
 
     async def Transcribe(self, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
         async with self._call(context):

@@ -25,7 +25,7 @@ class Adapter:
     """How strongly it counts."""
 
 
-ENGINES = ("echo", "llama", "speech", "whisper")
+ENGINES = ("echo", "llama", "speech", "whisper", "diffusers")
 """What a model can run on: the engines of `backends.__main__`."""
 
 

@@ -48,6 +48,7 @@ _CAPABILITIES_BY_ENGINE = {
     "echo": ("chat", "completion", "embedding", "tools"),
     "speech": ("speech",),
     "whisper": ("transcription",),
+    "diffusers": ("image",),
 }
 """For engines whose abilities do not depend on weights."""
 

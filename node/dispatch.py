@@ -5,9 +5,10 @@ unloading by name are orders to the node that is meant.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -29,6 +30,7 @@ from node.errand import Errand, SoFar
 from node.failure import of_backend_error, to_api_error
 from node.hedging import Hedging
 from node.local_models import LocalModels
+from node.pictures_so_far import PicturesSoFar
 from node.prompts import prompt_of_call
 from node.sending import Asked, Sender, Target
 from node.sound_so_far import SoundSoFar
@@ -41,6 +43,7 @@ LOAD, UNLOAD = "node.Load", "node.Unload"
 EMBEDDING, RERANKING = routing.Needs(frozenset({"embedding"})), routing.Needs(frozenset({"rerank"}))
 SPEECH = routing.Needs(frozenset({"speech"}))
 TRANSCRIPTION = routing.Needs(frozenset({"transcription"}))
+IMAGE = routing.Needs(frozenset({"image"}))
 
 E = TypeVar("E")
 
@@ -90,7 +93,7 @@ class Dispatcher:
         except MeshError as error:
             raise errors.UnavailableError(f"the mesh does not work: {error}") from error
 
-    # Sound
+    # Sound and pictures
 
     async def speak(self, call: ports.SpeechCall) -> Errand[ports.SoundDelta | ports.Usage]:
         def body(digest: str, _: Given) -> list[bytes]:
@@ -105,6 +108,17 @@ class Dispatcher:
 
         asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=TRANSCRIPTION)
         return await self._start(protocol.TRANSCRIBE, asked, body, TranscriptSoFar())
+
+    async def draw(self, call: ports.ImageCall) -> Errand[ports.ImageEvent]:
+        # Chosen here, so that a picture that breaks off is the same one elsewhere.
+        call = replace(call, seed=random.getrandbits(31) if call.seed is None else call.seed)
+        so_far = PicturesSoFar(call.count)
+
+        def body(digest: str, _: Given) -> list[bytes]:
+            return protocol.image_messages(call, digest, so_far.finished)
+
+        asked = Asked(model=call.model, request_id=call.request_id, caller=call.caller, needs=IMAGE)
+        return await self._start(protocol.GENERATE_IMAGE, asked, body, so_far)
 
     async def voices(self, model: str, request_id: str) -> Sequence[ports.Voice]:
         asked = Asked(model=model, request_id=request_id, needs=SPEECH)

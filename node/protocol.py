@@ -16,6 +16,8 @@ from api.ports import (
     Finished,
     GenerateCall,
     Heard,
+    ImageCall,
+    ImageStep,
     Logprob,
     Progress,
     ReasoningDelta,
@@ -40,6 +42,7 @@ RERANK = "Rerank"
 SPEAK = "Speak"
 TRANSCRIBE = "Transcribe"
 LIST_VOICES = "ListVoices"
+GENERATE_IMAGE = "GenerateImage"
 
 OPEN_TO_PEERS = frozenset(method.name for method in pb.DESCRIPTOR.services_by_name["Backend"].methods) - {
     "Describe",
@@ -67,6 +70,52 @@ def _pieces(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes, bool]]:
 
 def _piece(name: str, data: bytes, is_last: bool) -> bytes:
     return pb.GenerateRequest(blob=pb.Blob(name=name, data=data, last=is_last)).SerializeToString()
+
+
+def image_messages(call: ImageCall, digest: str, first: int = 0) -> list[bytes]:
+    """The serialized `ImageRequest`s for a call, meant for the model with that digest: the parameters, and the pieces
+    of the files. Pictures before `first` are there already."""
+    params = pb.ImageParams(
+        request_id=call.request_id,
+        model_digest=digest,
+        task=call.task,
+        prompt=call.prompt,
+        negative_prompt=call.negative_prompt,
+        width=call.width,
+        height=call.height,
+        count=call.count,
+        first=first,
+        quality=call.quality,
+        steps=call.steps,
+        guidance=call.guidance,
+        seed=call.seed,
+        strength=call.strength,
+        scheduler=call.scheduler,
+        previews=call.previews,
+        format=call.format,
+        compression=call.compression,
+        transparent=call.transparent,
+        blob_count=len(call.files),
+    )
+    pieces = (pb.Blob(name=name, data=data, last=last) for name, data, last in _pieces(call.files))
+    return [
+        pb.ImageRequest(params=params).SerializeToString(),
+        *(pb.ImageRequest(blob=piece).SerializeToString() for piece in pieces),
+    ]
+
+
+def image_event(raw: bytes) -> ImageStep | pb.ImageReply | Usage | None:
+    """What a serialized `ImageReply` says: a piece of a picture as it is; None for kinds that later versions add."""
+    reply = pb.ImageReply.FromString(raw)
+    match reply.WhichOneof("event"):
+        case "progress":
+            return ImageStep(reply.progress.index, reply.progress.step, reply.progress.steps)
+        case "preview" | "image":
+            return reply
+        case "usage":
+            return Usage(reply.usage.prompt_tokens, reply.usage.completion_tokens)
+        case _:
+            return None
 
 
 def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int, Sequence[int]]] = ()) -> bytes:

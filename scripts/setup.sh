@@ -2,8 +2,8 @@
 # Makes .venv with the pinned packages. Quick when nothing changed; safe to run again after a failure.
 #
 #   scripts/setup.sh run          what a node needs, with the engines llama, speech and whisper
-#   scripts/setup.sh dev          and what tests and checks need
-#   scripts/setup.sh train        and what training minnow needs (torch)
+#   scripts/setup.sh pictures     and what the diffusers engine needs (torch)
+#   scripts/setup.sh dev          and what tests, checks and training need
 #
 # Variables:
 #   PYTHON              the interpreter to use (default: the first of python3.14 ... python3 that is 3.11 or newer)
@@ -145,6 +145,6 @@ once run install_run
 once llama install_llama
 once speech install_pins speech
 once whisper install_pins whisper
-[ "$want" = run ] || once dev install_pins dev
-# Torch is large, and only training and its few tests need it; CI has it so that nothing is skipped there.
-if [ "$want" = train ] || [ "${CI:-}" = true ]; then once train install_pins train; fi
+# Torch is large, and a node works without it: `shoal[diffusers]` brings pictures. Tests and training use it.
+[ "$want" = run ] || once diffusers install_pins diffusers
+case "$want" in run | pictures) ;; *) once dev install_pins dev ;; esac

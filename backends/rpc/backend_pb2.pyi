@@ -1425,6 +1425,9 @@ class ImageParams(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     TRANSPARENT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    BLOB_COUNT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model_digest: _builtins.str
     task: _builtins.str
@@ -1440,6 +1443,7 @@ class ImageParams(_message.Message):
     """0: the model's own"""
     guidance: _builtins.float
     seed: _builtins.int
+    """of the first picture; each further one has the next number"""
     strength: _builtins.float
     """how far an edit may leave its source, 0 to 1"""
     scheduler: _builtins.str
@@ -1448,10 +1452,16 @@ class ImageParams(_message.Message):
     format: _builtins.str
     """"png", "jpeg", "webp" """
     compression: _builtins.int
-    """0 to 100, where the format can"""
+    """quality of jpeg and webp, 0 to 100; absent: 100"""
     transparent: _builtins.bool
     extra_json: _builtins.str
     """engine extras, a JSON object, or empty"""
+    first: _builtins.int
+    """pictures before this one were given already: they are not drawn again"""
+    quality: _builtins.str
+    """"low", "medium", "high": fewer or more steps than the model's own"""
+    blob_count: _builtins.int
+    """how many files follow"""
     def __init__(
         self,
         *,
@@ -1470,20 +1480,27 @@ class ImageParams(_message.Message):
         scheduler: _builtins.str = ...,
         previews: _builtins.int = ...,
         format: _builtins.str = ...,
-        compression: _builtins.int = ...,
+        compression: _builtins.int | None = ...,
         transparent: _builtins.bool = ...,
         extra_json: _builtins.str = ...,
+        first: _builtins.int = ...,
+        quality: _builtins.str = ...,
+        blob_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "guidance", b"guidance", "seed", b"seed", "strength", b"strength"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compression", b"_compression", "_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "compression", b"compression", "guidance", b"guidance", "seed", b"seed", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "compression", b"compression", "count", b"count", "extra_json", b"extra_json", "format", b"format", "guidance", b"guidance", "height", b"height", "model_digest", b"model_digest", "negative_prompt", b"negative_prompt", "previews", b"previews", "prompt", b"prompt", "request_id", b"request_id", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "strength", b"strength", "task", b"task", "transparent", b"transparent", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compression", b"_compression", "_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "blob_count", b"blob_count", "compression", b"compression", "count", b"count", "extra_json", b"extra_json", "first", b"first", "format", b"format", "guidance", b"guidance", "height", b"height", "model_digest", b"model_digest", "negative_prompt", b"negative_prompt", "previews", b"previews", "prompt", b"prompt", "quality", b"quality", "request_id", b"request_id", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "strength", b"strength", "task", b"task", "transparent", b"transparent", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__compression: _TypeAlias = _typing.Literal["compression"]  # noqa: Y015
+    _WhichOneofArgType__compression: _TypeAlias = _typing.Literal["_compression", b"_compression"]  # noqa: Y015
     _WhichOneofReturnType__guidance: _TypeAlias = _typing.Literal["guidance"]  # noqa: Y015
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
     _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compression) -> _WhichOneofReturnType__compression | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance) -> _WhichOneofReturnType__guidance | None: ...
     @_typing.overload

@@ -170,7 +170,8 @@ class BackendServicer:
 
     def GenerateImage(self, request_iterator, context):
         """Pictures from text, or from text and pictures. The first request message is `params`, the
-        source pictures follow as `blob` pieces, so that nothing large is ever one message.
+        source pictures follow as `blob` pieces named "image" and "mask", so that nothing large is ever
+        one message. Progress is told after each step, and at least once a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

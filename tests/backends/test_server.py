@@ -112,7 +112,7 @@ async def test_what_an_engine_does_not_have_is_unsupported() -> None:
         with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported", "the echo engine cannot speak"):
             await stub.Speak(pb.SpeechRequest()).read()
         with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported"):
-            await stub.GenerateImage(iter([pb.ImageRequest()])).read()
+            await stub.GenerateImage(iter([pb.ImageRequest(params=pb.ImageParams())])).read()
 
 
 async def test_a_bug_in_the_engine_fails_the_call_and_not_the_process() -> None:

@@ -24,6 +24,10 @@ from api.ports import (
     Finished,
     GenerateCall,
     Heard,
+    ImageCall,
+    ImageEvent,
+    ImageFile,
+    ImageStep,
     Logprob,
     ModelInfo,
     Progress,
@@ -41,6 +45,7 @@ from api.ports import (
     Voice,
     Word,
 )
+from tests.helpers.media import picture
 
 HERE = Route("fake-node", "local: fake")
 
@@ -72,7 +77,7 @@ class FakeInference:
         self.batch = batch
         """Words per batch."""
         self.ready = True
-        self.calls: list[GenerateCall | EmbedCall | RerankCall | SpeechCall | TranscribeCall] = []
+        self.calls: list[GenerateCall | EmbedCall | RerankCall | SpeechCall | TranscribeCall | ImageCall] = []
         self.files: list[bytes] = []
         """Of the transcriptions."""
         self.admin: list[tuple[str, str, str | None]] = []
@@ -146,13 +151,29 @@ class FakeInference:
         batches: list[list[TranscriptEvent]] = [[Heard("en", 0.9, 0.0)], *([s, Progress(s.end)] for s in segments)]
         return FakeTranscript(self, [*batches, [Heard("en", 0.9, length), Usage(0, len(segments))]])
 
+    async def draw(self, call: ImageCall) -> "FakeDrawing":
+        self.calls.append(call)
+        self._check_model(call.model)
+        if self.failure is not None and self.fail_after is None:
+            raise self.failure
+        batches: list[list[ImageEvent]] = []
+        for index in range(call.count):
+            data = picture(index, size=(1, 1))
+            for preview in range(call.previews):
+                batches.append([ImageStep(index, 1 + preview, 4)])
+                batches.append([ImageFile(index, preview, data, "image/png", 1, 1, 5)])
+            batches.append([ImageStep(index, 4, 4), ImageFile(index, None, data, "image/png", 1, 1, 5 + index)])
+        return FakeDrawing(self, [*batches, [Usage(3, 0)]])
+
     async def voices(self, model: str, request_id: str) -> Sequence[Voice]:
         self._check_model(model)
         return [Voice("polly", "Polly", "en")]
 
     def models(self) -> Sequence[ModelInfo]:
         return [
-            ModelInfo(name, 1_700_000_000, ("chat", "completion", "speech"), 2048, ("fake-node",), ("fake-node",))
+            ModelInfo(
+                name, 1_700_000_000, ("chat", "completion", "speech", "image"), 2048, ("fake-node",), ("fake-node",)
+            )
             for name in sorted(self.model_names)
         ]
 
@@ -243,6 +264,7 @@ class _FakeStream(Generic[E]):
 FakeAnswer = _FakeStream[Event]
 FakeSpeech = _FakeStream[SoundDelta | Usage]
 FakeTranscript = _FakeStream[TranscriptEvent]
+FakeDrawing = _FakeStream[ImageEvent]
 
 
 def echo(call: GenerateCall, per_batch: int = 1) -> Sequence[Sequence[Event]]:

@@ -1,0 +1,225 @@
+"""One request being drawn, picture after picture, in a thread: news comes out after each step, and between two steps
+it can be ended from outside.
+
+Each picture is drawn by itself with its own seed, so it is the same whether it was asked for alone or among others,
+and the same as a direct call of diffusers with that seed.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from backends.diffusion import source
+from backends.diffusion.picture_file import encode
+from backends.diffusion.pipeline import Pipeline, is_memory_problem
+from backends.diffusion.wish import Wish, preview_steps
+from backends.errors import NoNumbersError, OutOfMemoryError, UnsupportedError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """So many steps of a picture are done."""
+
+    index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, or with a number a preview of it."""
+
+    index: int
+    preview: int | None
+    data: bytes
+    width: int
+    height: int
+    seed: int
+
+
+class EndedError(Exception):
+    """Nobody wants it any more."""
+
+
+class Drawing:
+    """One request. `run` in the engine's thread; everything else from anywhere."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        wish: Wish,
+        picture: Image.Image | None,
+        mask: Image.Image | None,
+        tell: Callable[[Step | Picture], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._wish = wish
+        self._picture = picture
+        self._mask = mask
+        self._tell = tell
+        self.is_over = False
+        """Set from outside: nobody wants it any more."""
+
+    def run(self) -> None:
+        """Draws all that is wanted; returns early when it `is_over`.
+
+        Raises:
+            BackendError: it cannot be drawn.
+        """
+        try:
+            for index in range(self._wish.first, self._wish.count):
+                self._check()
+                self._draw(index)
+        except EndedError:
+            return
+
+    def _draw(self, index: int) -> None:
+        try:
+            drawn = self._drawn(index)
+        except Exception as exc:
+            if not is_memory_problem(exc):
+                raise
+            if not self._pipeline.save_memory():
+                raise _no_memory(self._wish) from exc
+            log.warning("no memory for a picture; trying once more, piece by piece")
+            try:
+                drawn = self._drawn(index)
+            except Exception as again:
+                if not is_memory_problem(again):
+                    raise
+                self._pipeline.save_memory()
+                raise _no_memory(self._wish) from again
+        self._tell(self._as_file(drawn, index, None))
+
+    def _drawn(self, index: int) -> Image.Image:
+        wish = self._wish
+        task = "generate" if self._picture is None else "edit" if self._mask is None else "inpaint"
+        pipe = self._pipeline.of(task)
+        self._pipeline.with_scheduler(pipe, wish.scheduler)
+        arguments = self._arguments(pipe, index)
+        try:
+            with torch.inference_mode():
+                found = pipe(**arguments).images[0]
+        finally:
+            if hasattr(pipe, "maybe_free_model_hooks") and self._pipeline.placement.offload != "none":
+                pipe.maybe_free_model_hooks()
+        assert isinstance(found, Image.Image)
+        return found
+
+    def _arguments(self, pipe: Any, index: int) -> dict[str, Any]:
+        wish = self._wish
+        taken = inspect.signature(pipe.__call__).parameters
+        width, height = self._size(pipe)
+        wanted: dict[str, Any] = {
+            "prompt": wish.prompt,
+            "num_inference_steps": wish.steps,
+            # On the CPU whatever computes: the same seed means the same noise on every machine.
+            "generator": torch.Generator("cpu").manual_seed(wish.seed_of(index)),
+            "width": width,
+            "height": height,
+        }
+        if self._picture is not None:
+            wanted["image"] = self._picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            wanted["strength"] = wish.strength
+        if self._mask is not None:
+            wanted["mask_image"] = self._mask.resize((width, height), Image.Resampling.NEAREST)
+        if self._picture is not None and self._mask is None:
+            # Image to image takes the size of its picture.
+            wanted = {name: value for name, value in wanted.items() if name in taken}
+        for name, param, value in (
+            ("guidance_scale", "guidance_scale", wish.guidance),
+            ("negative_prompt", "negative_prompt", wish.negative_prompt or None),
+        ):
+            if value is not None:
+                if name not in taken:
+                    raise UnsupportedError(f"a {type(pipe).__name__} takes no {param}", param=param)
+                wanted[name] = value
+        if "callback_on_step_end" in taken:
+            wanted["callback_on_step_end"] = _Watch(self, index, (width, height))
+            wanted["callback_on_step_end_tensor_inputs"] = ["latents"]
+        return wanted
+
+    def _size(self, pipe: Any) -> tuple[int, int]:
+        wish = self._wish
+        if wish.width and wish.height:
+            return wish.width, wish.height
+        assert self._picture is not None, "only edits follow the size of a picture"
+        own = self._pipeline.own
+        return source.fitted(self._picture.size, area=own.width * own.height, multiple=own.multiple)
+
+    def _as_file(self, picture: Image.Image, index: int, preview: int | None) -> Picture:
+        wish = self._wish
+        if picture.mode == "RGBA" and not wish.is_transparent:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = picture if wish.is_transparent else picture.convert("RGB")
+        data = encode(picture, wish.format, wish.quality)
+        return Picture(index, preview, data, picture.width, picture.height, wish.seed_of(index))
+
+    # ------------------------------------------------------------ between two steps
+
+    def stepped(
+        self, index: int, step: int, steps: int, latents: torch.Tensor, pipe: Any, size: tuple[int, int]
+    ) -> None:
+        """`step` of `steps` is done.
+
+        Raises:
+            EndedError: nobody wants it any more.
+            NoNumbersError: the model computes NaN.
+        """
+        self._check()
+        if step >= steps and not bool(torch.isfinite(latents).all()):
+            raise NoNumbersError
+        self._tell(Step(index, step, steps))
+        shown = sorted(preview_steps(steps, self._wish.previews))
+        if step in shown:
+            self._preview(index, shown.index(step), latents, pipe, size)
+
+    def _preview(self, index: int, number: int, latents: torch.Tensor, pipe: Any, size: tuple[int, int]) -> None:
+        try:
+            picture = _decoded(pipe, latents, size)
+        except Exception as exc:  # Each family of pipelines keeps its latents in its own way.
+            log.info("no preview: %s: %s", type(exc).__name__, exc)
+            return
+        self._tell(self._as_file(picture, index, number))
+
+    def _check(self) -> None:
+        if self.is_over:
+            raise EndedError
+
+
+class _Watch:
+    """What diffusers calls after each step of one picture."""
+
+    def __init__(self, drawing: Drawing, index: int, size: tuple[int, int]) -> None:
+        self._drawing = drawing
+        self._index = index
+        self._size = size
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps = int(getattr(pipe, "num_timesteps", 0)) or step + 1
+        self._drawing.stepped(self._index, step + 1, steps, tensors["latents"], pipe, self._size)
+        return tensors
+
+
+def _decoded(pipe: Any, latents: torch.Tensor, size: tuple[int, int]) -> Image.Image:
+    """What latents on the way look like."""
+    vae = pipe.vae
+    if latents.ndim == 3 and hasattr(pipe, "_unpack_latents"):
+        latents = pipe._unpack_latents(latents, size[1], size[0], pipe.vae_scale_factor)
+    latents = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0)
+    image = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    found = pipe.image_processor.postprocess(image.detach(), output_type="pil")[0]
+    assert isinstance(found, Image.Image)
+    return found
+
+
+def _no_memory(wish: Wish) -> OutOfMemoryError:
+    size = f"{wish.width} x {wish.height} pixels" if wish.width else "this picture"
+    return OutOfMemoryError(f"there is not enough memory to draw {size}; ask for a smaller size, or try later")

@@ -84,7 +84,7 @@ class ImageRequest:
         return replace(self, call=replace(self.call, files={**self.call.files, **checked}), remote=None)
 
 
-def read_images(body: JsonObject, task: Task, *, request_id: str, caller: str = "") -> ImageRequest:
+def read_images(body: JsonObject, task: Task, *, request_id: str, caller: tuple[str, ...] = ()) -> ImageRequest:
     """What a request asks for; files in `body` are bytes where it was a form.
 
     Raises:

@@ -172,7 +172,7 @@ class ImageCall:
 
     model: str
     request_id: str
-    caller: str = ""
+    caller: tuple[str, ...] = ()
     task: Literal["generate", "edit", "variation"] = "generate"
     prompt: str = ""
     negative_prompt: str = ""

@@ -5,12 +5,13 @@ the answer whatever happens.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import urandom
 from time import perf_counter, time
 from typing import Protocol
 
+import orjson
 from quart import Response
 
 from api import sse
@@ -18,10 +19,10 @@ from api.answer_shapes import AnswerHead
 from api.error_reply import error_json
 from api.errors import ApiError
 from api.exchange import ApiRequest, Surroundings
-from api.generation_request import GenerationRequest
+from api.generation_request import MAX_CHOICES, GenerationRequest
 from api.merging import MergedAnswer
 from api.metrics import Metrics
-from api.ports import Answer, Event, Inference, Usage
+from api.ports import Answer, Event, Inference, TakenOver, Usage
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ async def respond(
         chunks = dialect.chunks(head, choices=choices, include_usage=wanted.include_usage)
         stream = ChunkStream(answer, chunks, call.model, request.request_id, metrics)
         if wanted.resumable:
+            answer.copy(head.id, _about(dialect, head, choices, wanted.include_usage))
             try:
                 reader = around.streams.open(head.id, stream)
             except ApiError:
@@ -92,6 +94,12 @@ async def respond(
     if collector.usage is not None:
         metrics.tokens_used(call.model, collector.usage)
     return Response(collector.body(), headers=headers, content_type="application/json")
+
+
+def _about(dialect: Dialect, head: AnswerHead, choices: int, include_usage: bool) -> str:
+    """All that is needed to say the same events once more."""
+    about = {"prefix": dialect.id_prefix, "id": head.id, "created": head.created, "model": head.model}
+    return orjson.dumps(about | {"choices": choices, "include_usage": include_usage}).decode()
 
 
 async def _start(wanted: GenerationRequest, inference: Inference) -> Answer:
@@ -150,3 +158,17 @@ class ChunkStream:
             return self._chunks.end()
         self._waiting = events[MAX_EVENTS:]
         return self._chunks.encode(events[:MAX_EVENTS])
+
+
+def said_again(taken: TakenOver, dialects: Iterable[Dialect], metrics: Metrics) -> tuple[bytes, ChunkStream] | None:
+    """The events of an answer that another node was saying, and the rest of it. None: what it wrote makes no sense."""
+    try:
+        about = orjson.loads(taken.about)
+        dialect = next(d for d in dialects if d.id_prefix == about["prefix"])
+        head = AnswerHead(id=str(about["id"]), created=int(about["created"]), model=str(about["model"]))
+        choices = min(int(about["choices"]), MAX_CHOICES)
+        chunks = dialect.chunks(head, choices=choices, include_usage=bool(about["include_usage"]))
+        said = chunks.encode(taken.said)
+    except (ValueError, KeyError, TypeError, IndexError, StopIteration):
+        return None
+    return said, ChunkStream(taken.answer, chunks, head.model, head.id, metrics)

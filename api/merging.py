@@ -60,6 +60,9 @@ class MergedAnswer:
             yield events
         yield [self._usage]
 
+    def copy(self, stream_id: str, about: str) -> None:
+        """Answers to several prompts are not copied: they end with their node."""
+
     async def aclose(self) -> None:
         for task in self._tasks:
             task.cancel()

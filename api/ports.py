@@ -18,7 +18,7 @@ Rules:
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Caller = tuple[str, ...]
 """Who is asking, for fair queueing: the key (by a name that does not tell it), then the address."""
@@ -363,9 +363,24 @@ class Answer(Protocol):
         """Events as they come, several at once when they have gathered."""
         ...
 
+    def copy(self, stream_id: str, about: str) -> None:
+        """Write the answer down at another node as well, as far as it goes, so that it outlives this one: see
+        `Inference.take_over`. Before anything was read. `about` is given back there."""
+        ...
+
     async def aclose(self) -> None:
         """Cancels what is left of the call, wherever it runs. Closing twice is fine."""
         ...
+
+
+class TakenOver(NamedTuple):
+    """An answer whose entry node is gone, of which a copy was here."""
+
+    about: str
+    said: Sequence[Event]
+    """What was said of it."""
+    answer: Answer
+    """What follows."""
 
 
 class Body(Protocol):
@@ -468,6 +483,10 @@ class Inference(Protocol):
     async def embed(self, call: EmbedCall) -> Embeddings: ...
 
     async def rerank(self, call: RerankCall) -> Reranking: ...
+
+    def take_over(self, stream_id: str) -> TakenOver | None:
+        """The copy that was written down here of a resumable stream; None if there is none. Only once."""
+        ...
 
     async def read_stream(self, stream_id: str, start: int) -> Body:
         """The events of a resumable stream that another node keeps, from number `start` on."""

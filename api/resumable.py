@@ -4,7 +4,8 @@
     GET /v1/streams/ID     Last-Event-ID: 41                      the events from 42 on, and whatever follows
 
 ID is the `id` in the answer's chunks, and the header `x-shoal-stream`. The node that was asked first keeps the events;
-the id's end names it, so that any other node can fetch them there.
+the id's end names it, so that any other node can fetch them there. When that node is gone, another one that has a copy
+of the answer says it again and goes on with it (`Streams.revive`).
 
 Rules:
 
@@ -82,8 +83,9 @@ class EventLog:
 class _Stream:
     """One answer that is written down while it is made."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, said: bytes = b"") -> None:
         self.log = EventLog()
+        self.log.add(said)
         self.readers = 0
         self.expiry: asyncio.TimerHandle | None = None
         self.task = asyncio.get_running_loop().create_task(self._write_down(body))
@@ -106,10 +108,11 @@ class Streams:
         self._linger = linger
         self._most = most
         self._streams: dict[str, _Stream] = {}
+        self.revive: Callable[[str], tuple[bytes, Body] | None] = lambda stream_id: None
+        """What was said of a stream that another node kept and is gone, and the rest of it; None: nothing is known."""
 
-    def keeps(self, stream_id: str) -> bool:
-        """Whether a stream of that id would be here, if anywhere."""
-        return stream_id in self._streams or (bool(self.mark) and stream_id.endswith(self.mark))
+    def __contains__(self, stream_id: str) -> bool:
+        return stream_id in self._streams
 
     def open(self, stream_id: str, body: Body) -> "Reader":
         """Writes `body` down from now on, and reads it from its beginning.
@@ -127,7 +130,7 @@ class Streams:
         Raises:
             NotFoundError: there is no such stream here, or no longer, or not from there on.
         """
-        stream = self._streams.get(stream_id)
+        stream = self._streams.get(stream_id) or self._revived(stream_id)
         if stream is None:
             raise NotFoundError(
                 f"No stream {stream_id[:80]!r}: one is kept for {self._linger:.0f} s after its end or its last reader, "
@@ -146,6 +149,14 @@ class Streams:
                 stream.expiry.cancel()
             stream.task.cancel()
         await asyncio.gather(*(stream.task for stream in streams), return_exceptions=True)
+
+    def _revived(self, stream_id: str) -> _Stream | None:
+        found = self.revive(stream_id)
+        if found is None:
+            return None
+        said, body = found
+        stream = self._streams[stream_id] = _Stream(body, said)
+        return stream
 
     def _taken_up(self, stream: _Stream) -> None:
         stream.readers += 1

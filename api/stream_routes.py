@@ -17,7 +17,7 @@ def add_stream_routes(app: Quart, inference: Inference, around: Surroundings) ->
         if last and not (last.isascii() and last.isdigit() and len(last) <= 12):
             raise InvalidRequestError("'Last-Event-ID' must be the number of an event.", param="Last-Event-ID")
         start = int(last) + 1 if last else 0
-        if around.streams.keeps(stream_id):
+        if stream_id in around.streams:
             body: Body = around.streams.read(stream_id, start)
         else:
             body = Relayed(await inference.read_stream(stream_id, start))

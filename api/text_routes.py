@@ -15,9 +15,9 @@ from api.embedding_request import embedding_body, read_embedding
 from api.exchange import Surroundings
 from api.fetching import Fetcher
 from api.fields import parse_object
-from api.generation import Dialect, respond
+from api.generation import Dialect, respond, said_again
 from api.media import settled
-from api.ports import Inference, Route
+from api.ports import Body, Inference, Route
 from api.rerank_request import read_rerank, rerank_body
 
 CHAT = Dialect("chatcmpl-", ChatChunks, ChatCollector)
@@ -25,6 +25,11 @@ COMPLETION = Dialect("cmpl-", CompletionChunks, CompletionCollector)
 
 
 def add_text_routes(app: Quart, inference: Inference, around: Surroundings) -> None:
+    def revive(stream_id: str) -> tuple[bytes, Body] | None:
+        taken = inference.take_over(stream_id)
+        return None if taken is None else said_again(taken, (CHAT, COMPLETION), around.metrics)
+
+    around.streams.revive = revive
     fetcher = Fetcher(allow_private=around.config.fetch_private)
 
     @app.post("/v1/chat/completions")

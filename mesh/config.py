@@ -16,12 +16,12 @@ class GossipConfig:
     """How often the core looks at the clock. Bounds how late every other period can be."""
     sync_every: float = 1.0
     """One comparison of views with one peer. Repairs whatever a push missed."""
-    ping_after: float = 0.9
+    ping_after: float = 1.1
     """A connected peer that said nothing for this long is asked. Any message counts as a sign of
     life, so of two idle peers only one asks."""
     ping_again_after: float = 0.45
     """… and asked again after this long: one lost packet must not start a suspicion."""
-    probe_after: float = 1.35
+    probe_after: float = 1.55
     """Silence, despite being asked, until others are asked to ask."""
     probes: int = 3
     """How many others are asked."""

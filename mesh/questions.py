@@ -18,8 +18,9 @@ from mesh.liveness import Known, Link
 from mesh.members import Members
 from mesh.types import NodeId
 
-ROUND_TRIP_NEWS = 0.25
-"""A measured round trip is shown when it moved by this share; less is noise."""
+ROUND_TRIP_NEWS, LEAST_NEWS = 0.25, 0.001
+"""A measured round trip is shown when it moved by this share, and by so many seconds; less is noise, and each new view
+costs every node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Questions:
             taken = max(now - question.asked_at, 1e-6)
             before = known.round_trip
             smoothed = taken if before is None else 0.75 * before + 0.25 * taken
-            is_news = before is None or abs(smoothed - before) > ROUND_TRIP_NEWS * before
+            is_news = before is None or abs(smoothed - before) > max(ROUND_TRIP_NEWS * before, LEAST_NEWS)
             self._members.measured(known, smoothed, is_news=is_news)
         return []
 

@@ -5,6 +5,7 @@ unloading by name are orders to the node that is meant.
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from api import errors, ports
+from api.resumable import Streams
 from gallery.catalog import close_matches
 from mesh import routing
 from mesh.errors import MeshError
@@ -34,6 +36,8 @@ from node.pictures_so_far import PicturesSoFar
 from node.prompts import prompt_of_call
 from node.sending import Asked, Sender, Target
 from node.sound_so_far import SoundSoFar
+from node.take_over import take_over
+from node.tape import Tapes
 from node.transcript_so_far import TranscriptSoFar
 from node.waiting_room import WaitingRoom
 
@@ -45,13 +49,18 @@ SPEECH = routing.Needs(frozenset({"speech"}))
 TRANSCRIPTION = routing.Needs(frozenset({"transcription"}))
 IMAGE = routing.Needs(frozenset({"image"}))
 
+log = logging.getLogger(__name__)
+
 E = TypeVar("E")
 
 
 class Dispatcher:
     """Answers every call, wherever in the mesh that happens."""
 
-    def __init__(self, mesh: Mesh, local: LocalModels, *, config: NodeConfig) -> None:
+    def __init__(self, mesh: Mesh, local: LocalModels, *, streams: Streams, tapes: Tapes, config: NodeConfig) -> None:
+        """`streams` are kept here for clients, `tapes` for other nodes."""
+        self._streams = streams
+        self._tapes = tapes
         self._mesh = mesh
         self._local = local
         self._sender = Sender(mesh, local, stall_after=config.stall_after, hedging=Hedging() if config.hedge else None)
@@ -87,9 +96,16 @@ class Dispatcher:
         scores, prompt_tokens = protocol.rerank_scores(await answer.raw())
         return ports.Reranking(scores, prompt_tokens, answer.route)
 
+    def take_over(self, stream_id: str) -> ports.TakenOver | None:
+        tape = self._tapes.take(stream_id)
+        if tape is None:
+            return None
+        log.info("goes on with stream %s, whose node is gone", stream_id)
+        return take_over(self._sender, tape)
+
     async def read_stream(self, stream_id: str, start: int) -> ports.Body:
         try:
-            return await open_distant(self._mesh, stream_id, start)
+            return await open_distant(self._mesh, self._streams, stream_id, start)
         except MeshError as error:
             raise errors.UnavailableError(f"the mesh does not work: {error}") from error
 

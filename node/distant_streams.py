@@ -3,7 +3,7 @@
     entry node      GET /v1/streams/chatcmpl-…-4bXq…   the end of the id names the node that keeps it
                     DistantStream ──── node.ReadStream ────► that node's `Streams`
 
-Nothing is copied: who keeps a stream is the only one that can give it, and if it is gone, so is the stream.
+When the node that keeps a stream is gone, whoever has a copy of it is asked: it goes on with the answer (`node.tape`).
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,14 +11,19 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import orjson
 
 from api import errors
+from api.ports import Body
 from api.resumable import Streams
 from mesh.calls import RemoteReplies
 from mesh.errors import MeshError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
-from mesh.types import Member, MeshView, NodeId, NodeState
+from mesh.types import Member, NodeId, NodeState
+from node.tape import keepers
 
 READ_STREAM = "node.ReadStream"
+
+COPIES_LOOKED_FOR = 6
+"""Nodes that are asked for a copy. It is with the first one, unless nodes came or went meanwhile."""
 
 MARK_LENGTH = 12
 """Characters of a node's id at the end of its streams' ids. Not secret: what must not be guessed stands before it."""
@@ -29,14 +34,33 @@ def mark_of(node: NodeId) -> str:
     return f"-{node[-MARK_LENGTH:]}"
 
 
-async def open_distant(mesh: Mesh, stream_id: str, start: int) -> "DistantStream":
-    """The events of a stream of another node, from number `start` on.
+async def open_distant(mesh: Mesh, streams: Streams, stream_id: str, start: int) -> Body:
+    """The events of a stream from number `start` on: from the node that keeps it, or, if that is gone or has forgotten
+    it over a restart, from one with a copy. `streams` are those of this node.
 
     Raises:
-        NotFoundError: no node keeps such a stream, or the one that did is gone.
-        UnavailableError: the node that keeps it cannot be reached.
+        NotFoundError: nobody has it.
+        MeshError: the mesh is not running.
     """
-    keeper = _keeper(mesh.view(), stream_id)
+    view = mesh.view()
+    keeper = next((m for node, m in view.members.items() if stream_id.endswith(mark_of(node))), None)
+    if keeper is None:
+        raise errors.NotFoundError(f"No stream {stream_id[:80]!r}: no node of this mesh keeps it.")
+    order = [keeper.record.id, *keepers(view, stream_id, [keeper.record.id])[:COPIES_LOOKED_FOR]]
+    reason = f"Stream {stream_id[:80]!r} was kept by node {keeper.record.name}, which is gone; ask again."
+    for member in map(view.members.__getitem__, order):
+        if member.state in (NodeState.DEAD, NodeState.LEFT):
+            continue
+        try:
+            if member.record.id == mesh.self_id:
+                return streams.read(stream_id, start)
+            return await _open_at(mesh, member, stream_id, start)
+        except (errors.NotFoundError, errors.UnavailableError) as error:
+            reason = str(error) if member is keeper else reason
+    raise errors.NotFoundError(reason)
+
+
+async def _open_at(mesh: Mesh, keeper: Member, stream_id: str, start: int) -> "DistantStream":
     header = CallHeader(method=READ_STREAM, model="", digest="", request_id=stream_id)
     stream = DistantStream(keeper, await mesh.call(keeper.record.id, header, [orjson.dumps({"start": start})]))
     await stream.until_open()
@@ -74,7 +98,12 @@ class DistantStream:
         """What came together with the word that the stream is there."""
 
     async def until_open(self) -> None:
-        """Returns when the peer has found it. Raises as `open_distant`."""
+        """Returns when the peer has found it.
+
+        Raises:
+            NotFoundError: it has no such stream.
+            UnavailableError: it cannot be reached.
+        """
         try:
             self._first = await self._next()
         except StopAsyncIteration:
@@ -105,18 +134,6 @@ class DistantStream:
             raise errors.UnavailableError(
                 f"Node {name}, which keeps this stream, cannot be reached: {error}.", retry_after=1
             ) from error
-
-
-def _keeper(view: MeshView, stream_id: str) -> Member:
-    named = [m for node, m in view.members.items() if node != view.self_id and stream_id.endswith(mark_of(node))]
-    if not named:
-        raise errors.NotFoundError(f"No stream {stream_id[:80]!r}: no node of this mesh keeps it.")
-    keeper = named[0]
-    if keeper.state in (NodeState.DEAD, NodeState.LEFT):
-        raise errors.NotFoundError(
-            f"Stream {stream_id[:80]!r} was kept by node {keeper.record.name}, which is gone; ask again."
-        )
-    return keeper
 
 
 def _start(request: bytes) -> int:

@@ -18,9 +18,12 @@ Rules:
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
+
+import orjson
 
 from api import ports
 from mesh.types import NodeId
@@ -31,6 +34,7 @@ from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.hedging import Hedging
 from node.rescue import Rescue
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
+from node.tape import Recorder, Tape
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +67,10 @@ class Errand(Generic[Event_co]):
         asked: Asked,
         body: Callable[[str, Given], Requests],
         so_far: SoFar[Event_co],
+        digest: str = "",
     ) -> None:
-        """`body` serializes the request for a digest and the tokens given so far; files follow in pieces."""
+        """`body` serializes the request for a digest and the tokens given so far; files follow in pieces. `digest`: of
+        the very model that gave what is in `so_far` already."""
         self._sender = sender
         self._method = method
         self._asked = asked
@@ -74,6 +80,8 @@ class Errand(Generic[Event_co]):
         self._so_far = so_far
         self._attempts = Attempts()
         self._rescue = Rescue(partial(sender.present, asked), self._choose_helper, self._send_to_helper)
+        self._begun_by = digest
+        self._recorder: Recorder | None = None
         self._sent: Sent | None = None
         self._route = ports.Route("", "")
         self._how = "retried"
@@ -88,9 +96,9 @@ class Errand(Generic[Event_co]):
         Raises:
             ApiError: it failed wherever it was tried.
         """
-        target = self._sender.choose(self._asked)
+        target = self._sender.choose(self._asked, digest=self._digest)
         if target is None and await find():
-            target = self._sender.choose(self._asked)
+            target = self._sender.choose(self._asked, digest=self._digest)
         if target is None:
             return False
         hedging = self._sender.hedging
@@ -111,6 +119,8 @@ class Errand(Generic[Event_co]):
                     continue
                 if not replies:
                     return
+                if self._recorder is not None:
+                    await self._recorder.keep(replies)
                 if events := self._so_far.take(replies):
                     if self._rescue.is_begun:
                         await self._rescue.stop()
@@ -137,7 +147,17 @@ class Errand(Generic[Event_co]):
         finally:
             await self.aclose()
 
+    def copy(self, stream_id: str, about: str) -> None:
+        """Writes the answer down at another node, too: see `node.tape`."""
+        digest = self._running.target.digest
+        request = self._body(digest, ())
+        if isinstance(request, Sequence):
+            tape = Tape(_described(self._asked, about), digest, request)
+            self._recorder = self._sender.recorder(stream_id, tape)
+
     async def aclose(self) -> None:
+        if self._recorder is not None:
+            await self._recorder.aclose()
         await self._rescue.stop()
         if self._sent is not None:
             await self._sent.aclose()
@@ -174,7 +194,9 @@ class Errand(Generic[Event_co]):
     @property
     def _digest(self) -> str | None:
         """The very model that answered so far; None if the client has nothing of the answer."""
-        return self._running.target.digest if self._so_far.is_begun else None
+        if not self._so_far.is_begun:
+            return None
+        return self._begun_by if self._sent is None else self._sent.target.digest
 
     async def _helper(self, failure: CallFailure) -> Sent | None:
         """The call that was begun at another node while the one that failed was silent; see `node.rescue`."""
@@ -279,3 +301,21 @@ async def _give_up(calls: Sequence["asyncio.Future[Sent]"]) -> None:
     for outcome in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(outcome, Sent):
             await outcome.aclose()
+
+
+def _described(asked: Asked, about: str) -> str:
+    """What is written on a tape beside the request itself: how a node is chosen for it, and what the API says of it."""
+    keep_alive = asked.keep_alive
+    if keep_alive is not None and not math.isfinite(keep_alive):
+        keep_alive = -1.0
+    body = {
+        "model": asked.model,
+        "id": asked.request_id,
+        "caller": asked.caller,
+        "session": asked.session,
+        "capabilities": sorted(asked.needs.capabilities),
+        "context_length": asked.needs.context_length,
+        "keep_alive": keep_alive,
+        "about": about,
+    }
+    return orjson.dumps(body).decode()

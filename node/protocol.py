@@ -118,6 +118,17 @@ def image_event(raw: bytes) -> ImageStep | pb.ImageReply | Usage | None:
             return None
 
 
+def going_on(request: pb.GenerateRequest, digest: str, given: Iterable[tuple[int, Sequence[int]]]) -> bytes:
+    """The same request once more, meant for the model with that digest, and going on after `given`."""
+    again = pb.GenerateRequest()
+    again.CopyFrom(request)
+    again.model_digest = digest
+    del again.given[:]
+    for choice, ids in given:
+        again.given.add(choice=choice, ids=ids)
+    return again.SerializeToString()
+
+
 def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int, Sequence[int]]] = ()) -> bytes:
     """The serialized `GenerateRequest` for a call, meant for the model with that digest.
 

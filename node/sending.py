@@ -31,6 +31,7 @@ from node.local_models import LocalModels
 from node.patience import WITHOUT_EVIDENCE, Patience
 from node.replies import PeerReplies, Replies
 from node.silence import SilenceWatch
+from node.tape import Recorder, Tape
 
 OTHERS_ASKED = 4
 """Of those who could go on with an answer whose node is silent; they are pinged with it."""
@@ -287,6 +288,10 @@ class Sender:
             self._mesh.report_failure(peer)
         if on_silence is not None:
             on_silence(node, give_up)
+
+    def recorder(self, stream_id: str, tape: Tape) -> Recorder:
+        """Has an answer written down at another node."""
+        return Recorder(self._mesh, stream_id, tape)
 
     def ended(self, target: Target, model: str, begun: float) -> None:
         """A call to `target` that was sent at `begun` runs no more."""

@@ -63,6 +63,7 @@ from node.serving import PeerService
 from node.share_process import ShareProcess
 from node.sharing import Sharing
 from node.supervisor import Supervisor
+from node.tape import Tapes
 from node.token_store import keep_token, settle_token
 
 SPOOLED = 8
@@ -142,7 +143,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         )
         engine_desk = EngineDesk(engines, supervisor, grace=config.grace)
         desk = await stack.enter_async_context(_gallery_desk(config, folder, local, sharing, identity, engine_desk))
-        peers = PeerService(local, streams, desk, sharing)
+        tapes = Tapes()
+        peers = PeerService(local, streams, tapes, desk, sharing)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
         sharing.join(mesh)
@@ -150,7 +152,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
 
-        dispatcher = Dispatcher(mesh, local, config=config)
+        dispatcher = Dispatcher(mesh, local, streams=streams, tapes=tapes, config=config)
         registry = CollectorRegistry()
         registry.register(NodeCollector(mesh, local))
         gallery = GalleryDoor(desk, Galleries(folder.gallery_cache, config.gallery), mesh, dispatcher)

@@ -14,13 +14,14 @@ from mesh.calls import IncomingCall
 from mesh.errors import RemoteCallError
 from node.backend_errors import BackendError
 from node.dispatch import LOAD, UNLOAD
-from node.distant_streams import READ_STREAM, serve_stream
+from node.distant_streams import READ_STREAM, mark_of, serve_stream
 from node.failure import of_backend_error
 from node.gallery_desk import GALLERY, GalleryDesk, answer_peer
 from node.local_models import LocalModels
 from node.protocol import OPEN_TO_PEERS, keep_alive_of
 from node.replicator import REPLICATE
 from node.sharing import WEIGHTS, Sharing, answer_introduction
+from node.tape import KEEP_TAPE, Tapes
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,12 @@ log = logging.getLogger(__name__)
 class PeerService:
     """Answers the calls that arrive from peers. Fulfils `mesh.calls.CallHandler`."""
 
-    def __init__(self, local: LocalModels, streams: Streams, gallery: GalleryDesk, sharing: Sharing) -> None:
+    def __init__(
+        self, local: LocalModels, streams: Streams, tapes: Tapes, gallery: GalleryDesk, sharing: Sharing
+    ) -> None:
         self._local = local
         self._streams = streams
+        self._tapes = tapes
         self._gallery = gallery
         self._sharing = sharing
         self._running = 0
@@ -69,6 +73,14 @@ class PeerService:
             return
         if self.is_draining:
             raise RemoteCallError("UNAVAILABLE", "shutting_down", "this node is stopping")
+        if header.method == KEEP_TAPE:
+            if not header.request_id.endswith(mark_of(call.peer)):
+                raise RemoteCallError("INVALID_ARGUMENT", "invalid_tape", "that stream is another node's")
+            tape = self._tapes.keep(header.request_id, header.digest, header.extra, call.messages)
+            async with contextlib.aclosing(tape) as taken:
+                async for one in taken:
+                    yield one
+            return
         try:
             if header.method in OPEN_TO_PEERS:
                 keep_alive = keep_alive_of(header.extra)

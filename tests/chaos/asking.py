@@ -56,6 +56,8 @@ class Asked:
     gap_at: float = 0.0
     seconds: float = 0.0
     resumed: int = 0
+    outlived: bool = False
+    """The stream was read to its end although its entry node died."""
 
 
 class EntryGoneError(Exception):
@@ -169,7 +171,7 @@ class Asker:
         """The client's connection breaks once or twice; it reads on from where it was, maybe through other nodes."""
         reading = _Reading(Reduced(), Pace(self._cluster, asked, node))
         headers = {"Authorization": f"Bearer {self._cluster.api_key}", "x-request-id": asked.id}
-        reader, failures = node, 0
+        reader, failures, began = node, 0, time.monotonic()
         async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT, trust_env=False) as http:
             while not reading.is_over:
                 if not reading.stream_id:
@@ -190,6 +192,7 @@ class Asker:
                     await asyncio.sleep(self._chance.uniform(0.1, 1.0))
                     reader = self._next(reader) if asked.question.moves else node
                     reading.pace.goes_on(through=reader)
+        asked.outlived = self._cluster.trouble.was_down(node.name, began, time.monotonic())
         return reading.answer
 
 

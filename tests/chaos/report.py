@@ -32,6 +32,7 @@ class Verdict:
     """Times a client asked another node because its entry node was down."""
     left: int = 0
     resumed: int = 0
+    outlived: int = 0
     gaps: list[tuple[float, str]] = field(default_factory=list)
     """Longest pause of each streamed answer, with the request's id."""
     continued: set[str] = field(default_factory=set)
@@ -44,6 +45,7 @@ class Verdict:
         self.requests[name] += 1
         self.entries_lost += len(asked.entries) - 1
         self.resumed += asked.resumed
+        self.outlived += asked.outlived
         if asked.gap:
             self.gaps.append((asked.gap, asked.id))
         if asked.left:
@@ -94,6 +96,7 @@ class Verdict:
             ("doubled tokens", self.doubled_tokens),
             ("asked again, entry node down", self.entries_lost),
             ("streams resumed by clients", self.resumed),
+            ("streams that outlived their entry node", self.outlived),
             ("retried unseen before the first token", len(self.retried)),
             ("continued elsewhere", len(self.continued)),
             ("  of them streamed", len(self.continued & streamed)),

@@ -1,5 +1,6 @@
 """A client whose connection broke reads the rest of its answer, through any node."""
 
+import json
 from pathlib import Path
 
 import httpx
@@ -65,7 +66,38 @@ async def test_the_rest_of_a_broken_stream_is_read_through_another_node(tmp_path
         assert [unknown.status_code, beyond.status_code] == [404, 404]
 
 
-async def test_a_stream_is_gone_with_the_node_that_kept_it_and_its_reader_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", ["b", "c"])
+async def test_a_stream_outlives_the_node_that_was_asked_for_it(tmp_path: Path, reader: str) -> None:
+    async with mesh_of(tmp_path, "abc") as (a, b, c):
+        await b.load("echo", "b")
+        for node in (a, c):
+            await node.until_sees("b", model="echo", held_by="b")
+        seen: dict[int, str] = {}
+        stream_id = await begin(a, seen)
+        a.kill()
+        survivor = {"b": b, "c": c}[reader]
+
+        async def is_known_to_be_gone() -> bool:
+            return bool((await survivor.mesh())["a"]["state"] == "dead")
+
+        await until(is_known_to_be_gone, "the news of it")
+        async with survivor.client() as http:
+            headers = {"last-event-id": str(max(seen))}
+            async with http.stream("GET", f"/v1/streams/{stream_id}", headers=headers) as response:
+                assert response.status_code == 200, await response.aread()
+                await read(response, seen)
+            late = await http.get(f"/v1/streams/{stream_id}", headers={"last-event-id": "99999"})
+
+        assert sorted(seen) == list(range(len(seen)))
+        assert seen[len(seen) - 1] == "[DONE]"
+        chunks = [json.loads(event) for number, event in sorted(seen.items()) if event != "[DONE]"]
+        text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        assert text == STORY
+        assert {chunk["id"] for chunk in chunks} == {stream_id}
+        assert late.status_code == 404
+
+
+async def test_who_reads_through_another_node_is_told_that_the_stream_broke_and_can_read_on(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "abc") as (a, b, c):
         await b.load("echo", "b")
         await a.until_sees("b", model="echo", held_by="b")
@@ -78,16 +110,11 @@ async def test_a_stream_is_gone_with_the_node_that_kept_it_and_its_reader_is_tol
                     pass
                 a.kill()
                 rest = [line async for line in lines if "error" in line]
-
-            async def is_known_to_be_gone() -> bool:
-                return (await c.mesh())["a"]["state"] == "dead"
-
-            await until(is_known_to_be_gone, "the news of it")
-            late = await http.get(f"/v1/streams/{stream_id}")
+            again = await http.get(f"/v1/streams/{stream_id}")
 
         assert "Node a, which keeps this stream, cannot be reached" in rest[0]
-        assert late.status_code == 404
-        assert "node a, which is gone" in late.json()["error"]["message"]
+        assert again.text.endswith("data: [DONE]\n\n")
+        assert all(f"word{number}" in again.text for number in range(60))
 
 
 async def test_the_rest_of_a_broken_stream_is_read_where_it_was_asked(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from api.ports import (
     Segment,
     SoundDelta,
     SpeechCall,
+    TakenOver,
     TextDelta,
     ToolCallDelta,
     TranscribeCall,
@@ -121,6 +122,9 @@ class FakeInference:
         wanted = set(call.query.split())
         scores = [len(wanted & set(text.split())) / len(wanted) for text in call.documents]
         return Reranking(scores, prompt_tokens=sum(len(text) for text in call.documents), route=HERE)
+
+    def take_over(self, stream_id: str) -> TakenOver | None:
+        return None
 
     async def read_stream(self, stream_id: str, start: int) -> Body:
         raise NotFoundError(f"No stream {stream_id!r}.")
@@ -254,6 +258,9 @@ class _FakeStream(Generic[E]):
             self._fake.batches_taken += 1
             yield batch
         self._finished = True
+
+    def copy(self, stream_id: str, about: str) -> None:
+        """A fake has nobody to give a copy to."""
 
     async def aclose(self) -> None:
         if self in self._fake.open_answers:

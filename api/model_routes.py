@@ -6,8 +6,8 @@ from quart import Quart, Response
 
 from api.current import current_request, json_response
 from api.errors import ModelNotFoundError
-from api.fields import parse_object, read_fields
-from api.openapi import NODE
+from api.fields import Field, parse_object, read_fields
+from api.openapi import NODE, SHARD
 from api.ports import Inference, ModelInfo
 
 
@@ -27,11 +27,12 @@ def add_model_routes(app: Quart, inference: Inference) -> None:
 
     @app.post("/api/models/<path:name>/load")
     async def load(name: str) -> Response:
-        return json_response(await inference.load(name, _wanted_node()))
+        wanted = _wanted((NODE, SHARD))
+        return json_response(await inference.load(name, wanted.get("node") or None, wanted.get("shard") or None))
 
     @app.post("/api/models/<path:name>/unload")
     async def unload(name: str) -> Response:
-        return json_response(await inference.unload(name, _wanted_node()))
+        return json_response(await inference.unload(name, _wanted((NODE,)).get("node") or None))
 
 
 def model_object(model: ModelInfo) -> dict[str, Any]:
@@ -48,9 +49,6 @@ def model_object(model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _wanted_node() -> str | None:
+def _wanted(fields: tuple[Field, ...]) -> dict[str, Any]:
     content = current_request().content
-    if not content.strip():
-        return None
-    node: str | None = read_fields((NODE,), parse_object(content)).get("node")
-    return node or None
+    return read_fields(fields, parse_object(content)) if content.strip() else {}

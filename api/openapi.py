@@ -21,6 +21,11 @@ from api.transcription_request import ALL_TRANSCRIPTION_FIELDS, ALL_TRANSLATION_
 Schema = dict[str, Any]
 
 MODEL = Text("model", about="A name from GET /v1/models.")
+SHARD = Text(
+    "shard",
+    about="Split the model: auto, a number of machines, or names of nodes with commas between. Absent: only if it is"
+    " too big for one.",
+)
 NODE = Text("node", about="Name or id of the node; absent: this one, or wherever it is loaded.")
 
 ERROR: Schema = {
@@ -118,6 +123,7 @@ def _paths() -> Schema:
     edit = _object(("model", "prompt", "image"), MODEL, IMAGE, MASK, *EDIT_FIELDS)
     variation = _object(("model", "image"), MODEL, IMAGE, *VARIATION_FIELDS)
     placement = _object((), NODE)
+    loading = _object((), NODE, SHARD)
     return {
         "/": {"get": _operation("A page that says what this is.", answers="text/html")},
         "/v1/chat/completions": {"post": _operation("Answer a conversation.", body=chat, streams=True)},
@@ -152,7 +158,7 @@ def _paths() -> Schema:
         "/v1/models/{name}": {"parameters": [_NAME], "get": _operation("One model.")},
         "/api/models/{name}/load": {
             "parameters": [_NAME],
-            "post": _operation("Load a model; answers when it is ready.", body=placement, optional=True),
+            "post": _operation("Load a model; answers when it is ready.", body=loading, optional=True),
         },
         "/api/models/{name}/unload": {
             "parameters": [_NAME],

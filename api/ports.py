@@ -524,8 +524,9 @@ class Inference(Protocol):
         """The body of `GET /api/diagnostics`: what this node met on the network, for `shoal doctor`."""
         ...
 
-    async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
-        """Load a model here or on the node with that name or id; returns when it is ready."""
+    async def load(self, model: str, node: str | None, shard: str | None = None) -> Mapping[str, Any]:
+        """Load a model here or on the node with that name or id; returns when it is ready. `shard` says over which
+        machines it is split: `auto`, a number, or names with commas between."""
         ...
 
     async def unload(self, model: str, node: str | None) -> Mapping[str, Any]:

@@ -37,6 +37,13 @@ ENGINES = {
         packages=("llama_cpp", "numpy", "jinja2", "psutil"),
         remedy="pip install 'shoal[llama]'",
     ),
+    "lender": _Entry(
+        "backends.lending.engine",
+        "LenderEngine",
+        "lends this machine's devices to a model on another one",
+        packages=("llama_cpp", "psutil"),
+        remedy="pip install 'shoal[llama]'",
+    ),
     "speech": _Entry(
         "backends.speech.engine",
         "SpeechEngine",

@@ -19,7 +19,7 @@ from mesh.codec import (
     MAX_TEXT,
 )
 from mesh.prefixes import HASH_BYTES, MOST_HASHES
-from mesh.types import Device, DeviceShare, ModelRecord, ModelState, NodeRecord
+from mesh.types import Device, DeviceShare, Lending, ModelRecord, ModelState, NodeRecord
 
 MOST_MODEL_BYTES = 40 * 1024
 """Room for models in a record; what is left is for everything else. Some 300 models with usual names."""
@@ -48,7 +48,14 @@ def fit(record: NodeRecord) -> NodeRecord:
         devices=tuple(_device(d) for d in record.devices[:MAX_DEVICES]),
         models=_as_many_as_fit([_model(m) for m in ordered[:MAX_MODELS]]),
         files=frozenset(sorted(record.files)[:MAX_FILES]),
+        lending=_lending(record.lending),
     )
+
+
+def _lending(lending: Lending | None) -> Lending | None:
+    if lending is None:
+        return None
+    return Lending(_text(lending.protocol), _count(lending.memory))
 
 
 def _as_many_as_fit(models: Sequence[ModelRecord]) -> tuple[ModelRecord, ...]:

@@ -22,7 +22,7 @@ import msgpack
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity, is_signed_by, public_key_of
 from mesh.prefixes import HASH_BYTES, MOST_HASHES
-from mesh.types import FILE_ID_BYTES, Device, DeviceShare, ModelRecord, ModelState, NodeId, NodeRecord
+from mesh.types import FILE_ID_BYTES, Device, DeviceShare, Lending, ModelRecord, ModelState, NodeId, NodeRecord
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -298,6 +298,8 @@ def _record_fields(record: NodeRecord) -> list[Any]:
         [_model_fields(model) for model in record.models],
         record.news,
         b"".join(sorted(record.files)),
+        record.is_worker,
+        [record.lending.protocol, record.lending.memory] if record.lending is not None else None,
     ]
 
 
@@ -343,6 +345,8 @@ def _read_payload(payload: bytes) -> NodeRecord:
         models=tuple(_read_model(item) for item in models),
         news=_int(fields[11], "news", MAX_VERSION),
         files=_read_files(fields[12]) if len(fields) > 12 else frozenset(),
+        is_worker=_bool(fields[13], "worker") if len(fields) > 13 else False,
+        lending=_read_lending(fields[14]) if len(fields) > 14 else None,
     )
 
 
@@ -351,6 +355,13 @@ def _read_files(value: Any) -> frozenset[bytes]:
     if len(raw) % FILE_ID_BYTES:
         raise WireError("files: not a row of digests")
     return frozenset(raw[at : at + FILE_ID_BYTES] for at in range(0, len(raw), FILE_ID_BYTES))
+
+
+def _read_lending(value: Any) -> Lending | None:
+    if value is None:
+        return None
+    fields = _array(value, "lending", at_least=2)
+    return Lending(_text(fields[0], "lending protocol"), _int(fields[1], "lending memory", MAX_NUMBER))
 
 
 def _read_device(value: Any) -> Device:

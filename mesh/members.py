@@ -227,6 +227,7 @@ def essence(record: NodeRecord) -> NodeRecord:
         version=0,
         news=0,
         devices=tuple(replace(device, memory_free=0) for device in record.devices),
+        lending=replace(record.lending, memory=0) if record.lending is not None else None,
         models=tuple(
             replace(m, busy=0, queued=0, idle=0, tokens_per_second=0.0, first_token_seconds=0.0, prefixes=frozenset())
             for m in record.models

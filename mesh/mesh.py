@@ -43,7 +43,7 @@ from mesh.relay import Relay
 from mesh.service import MeshService
 from mesh.stats import Counters, MeshStats, Refusal, RefusalBook, StateTimes
 from mesh.token import MeshKeys
-from mesh.types import Device, Member, MeshView, ModelRecord, NodeId, NodeRecord, NodeState
+from mesh.types import Device, Lending, Member, MeshView, ModelRecord, NodeId, NodeRecord, NodeState
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +181,8 @@ class Mesh:
         devices: Sequence[Device],
         models: Sequence[ModelRecord],
         files: Iterable[bytes] = (),
+        is_worker: bool = False,
+        lending: Lending | None = None,
     ) -> None:
         """Say what this node now is. Cheap: call it on every change.
 
@@ -196,6 +198,8 @@ class Mesh:
                 devices=tuple(devices),
                 models=tuple(models),
                 files=frozenset(files),
+                is_worker=is_worker,
+                lending=lending,
             )
         )
         self._show(self._view)

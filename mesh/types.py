@@ -51,10 +51,20 @@ class DeviceShare:
     """What one device holds of a model."""
 
     device: str
-    """As its engine calls it: "CUDA0"."""
+    """As its engine calls it: "CUDA0"; or the node that lends it."""
     layers: int
     size: int
     """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """What a node lends to models of other nodes that are too big for one machine."""
+
+    protocol: str
+    """What it lends by, version included. Only nodes that say the same may borrow."""
+    memory: int
+    """Bytes that are free for it, all devices together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +121,10 @@ class NodeRecord:
     files: frozenset[bytes] = frozenset()
     """Files of weights that it gives to others, whole or in part: the first `FILE_ID_BYTES` of their sha256. Which
     chunks of them it has is asked of the node itself: that changes too often to be told to all."""
+    is_worker: bool = False
+    """It gives compute, and is no endpoint."""
+    lending: Lending | None = None
+    """None: it lends nothing."""
     _by_name: dict[str, ModelRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Filled when it is first asked: every request asks every record."""
 

@@ -1,13 +1,16 @@
 """Keeps the mesh told of what this node is and holds: on every change of a model, and of memory when it matters."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 from mesh.mesh import Mesh
-from mesh.types import Device
+from mesh.types import Device, Lending
 from node.devices import detect
+from node.loans import protocol
 from node.local_models import SOON_READ, LocalModels
 from node.sharing import Sharing
 
@@ -27,21 +30,42 @@ class Announcer:
     """Watches, and says `Mesh.announce`."""
 
     def __init__(
-        self, mesh: Mesh, local: LocalModels, sharing: Sharing, *, name: str, api_url: Callable[[], str]
+        self,
+        mesh: Mesh,
+        local: LocalModels,
+        sharing: Sharing,
+        *,
+        name: str,
+        api_url: Callable[[], str],
+        is_worker: bool = False,
+        devices: Callable[[], Sequence[Device]] = detect,
+        lendable: Callable[[], int] | None = None,
     ) -> None:
-        """`api_url`: how others reach the API here; it may change with this machine's address."""
+        """Args:
+        api_url: how others reach the API here; it may change with this machine's address.
+        lendable: bytes that this node lends to other nodes' models; None: it lends nothing.
+        """
+        self._is_worker = is_worker
+        self._look_at_devices = devices
+        self._lendable = lendable
+        self._lending: Lending | None = None
         self._mesh = mesh
         self._local = local
         self._sharing = sharing
         self._name = name
         self._api_url = api_url
         self._devices: tuple[Device, ...] = ()
+        self._is_stale = asyncio.Event()
         local.on_change(self._announce)
         sharing.on_change = self._announce
 
+    def look_again(self) -> None:
+        """Memory was taken or given back: others should hear of it soon."""
+        self._is_stale.set()
+
     async def ready(self) -> None:
         """The first announcement."""
-        self._devices = await asyncio.to_thread(_devices)
+        await asyncio.to_thread(self._look)
         await self._local.refresh(largest=SOON_READ)
         await self._sharing.refresh()
         self._announce()
@@ -52,11 +76,14 @@ class Announcer:
             try:
                 await self._local.refresh()
                 await self._sharing.refresh()
-                self._devices = await asyncio.to_thread(_devices)
+                await asyncio.to_thread(self._look)
             except OSError as error:
                 log.warning("could not look at models and devices: %s", error)
             self._announce()
-            await asyncio.sleep(LOOK_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._is_stale.wait()
+            self._is_stale.clear()
 
     def _announce(self) -> None:
         self._mesh.announce(
@@ -66,8 +93,16 @@ class Announcer:
             devices=self._devices,
             models=self._local.records(),
             files=self._sharing.ids,
+            is_worker=self._is_worker,
+            lending=self._lending,
         )
 
+    def _look(self) -> None:
+        self._devices = tuple(replace(d, memory_free=_step(d.memory_free)) for d in self._look_at_devices())
+        if self._lendable is not None:
+            self._lending = Lending(protocol(), _step(self._lendable()))
 
-def _devices() -> tuple[Device, ...]:
-    return tuple(Device(d.kind, d.name, d.memory_total, d.memory_free // MEMORY_STEP * MEMORY_STEP) for d in detect())
+
+def _step(size: int) -> int:
+    """Small changes are no news; neither is all of a small allowance nothing."""
+    return size // MEMORY_STEP * MEMORY_STEP if size > 4 * MEMORY_STEP else max(0, size)

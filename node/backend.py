@@ -12,7 +12,8 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 from backends.rpc import backend_pb2 as pb
 from gallery.engines import Program
 from gallery.errors import EngineMissingError
-from mesh.types import DeviceShare
+from mesh.types import DeviceShare, NodeId
 from node.backend_client import BackendCall, BackendClient, Requests
 from node.backend_errors import (
     BackendCallError,
@@ -57,6 +58,12 @@ from node.lifecycle import (
     Terminate,
     Tick,
 )
+from node.loans import Loans
+
+MORE_MEMORY = 1.3, 1.8, 2.5
+"""A model that did not fit after all is taken to need so many times what was guessed."""
+
+OUT_OF_MEMORY, NOT_LENT = "out_of_memory", "not_lent"
 
 EXIT_NEWS_AFTER = 0.5
 """A broken connection usually means that the process is dying, and its exit says more. Seconds to wait
@@ -99,6 +106,31 @@ class BackendHost(Protocol):
         """Tell whoever listens that a backend is not as it was."""
         ...
 
+    def memory_limit(self) -> int:
+        """Bytes that a model may take now; 0: what is free."""
+        ...
+
+    async def borrow(
+        self,
+        spec: BackendSpec,
+        needed: int,
+        on_lost: Callable[[str], None],
+        *,
+        surely: bool,
+        held: Mapping[NodeId, int],
+    ) -> Loans | None:
+        """Memory of other nodes, if a model that needs `needed` bytes is too big for this one.
+
+        Args:
+            on_lost: called when a lender is gone.
+            surely: the model does not fit without.
+            held: bytes by node that were borrowed until now, and may be again.
+
+        Raises:
+            BackendLoadError: nobody lends enough.
+        """
+        ...
+
 
 class Backend:
     """One model's backend, whichever process serves it now.
@@ -128,6 +160,9 @@ class Backend:
         """A connection broke. Often gRPC tells sooner than the process's end does."""
         self._is_asked = False
         """Whether it is still there."""
+        self._loans: Loans | None = None
+        self._needed = spec.memory_needed
+        """Bytes, as far as known."""
 
     # -------------------------------------------------------------- for everybody
 
@@ -143,6 +178,11 @@ class Backend:
     @property
     def failure(self) -> Failure | None:
         return self._lifecycle.failure
+
+    @property
+    def loaded(self) -> pb.LoadedModel:
+        """What the engine said when it had loaded."""
+        return self._loaded
 
     @property
     def log_lines(self) -> list[str]:
@@ -346,6 +386,7 @@ class Backend:
         if self.state in (State.STARTING, State.LOADING, State.READY):
             log.warning("model %s: %s", self.spec.name, reason)
         self._process = None
+        self._give_back()
         if self._attending:
             self._attending.cancel()
         if self._client:
@@ -371,6 +412,33 @@ class Backend:
     async def _load_model(self) -> None:
         spec, client = self.spec, self._client
         assert client is not None
+        # A load after a crash knows what the one before it found out.
+        surely = self._needed > spec.memory_needed
+        event = await self._try_to_load(client, self._needed, surely=surely)
+        # What a model needs is a guess of ours; the engine knows, and says so without harm. Then it is split wider.
+        for more in MORE_MEMORY if spec.wish is not None else ():
+            if not isinstance(event, LoadFailed) or event.code != OUT_OF_MEMORY or client is not self._client:
+                break
+            refusal, self._needed = event, int(more * spec.memory_needed)
+            event = await self._try_to_load(client, self._needed, surely=True)
+            if isinstance(event, LoadFailed) and event.code == NOT_LENT:
+                event = replace(refusal, reason=f"{refusal.reason}; {event.reason}")
+        self._hear(client, event)
+
+    async def _try_to_load(self, client: BackendClient, needed: int, *, surely: bool) -> Event:
+        """`needed`: bytes, and `surely` not less."""
+        spec = self.spec
+        held = self._loans.memory if self._loans is not None else {}
+        self._give_back()
+        try:
+            self._loans = await self._host.borrow(
+                spec, needed, partial(self._lose_loan, client), surely=surely, held=held
+            )
+        except BackendLoadError as exc:
+            return LoadFailed(str(exc), exc.code)
+        if client is not self._client:
+            self._give_back()
+            return ConnectionLost()
         request = pb.LoadRequest(
             model=spec.name,
             path=spec.path,
@@ -381,23 +449,35 @@ class Backend:
             adapter_scales=spec.adapter_scales,
             draft_path=spec.draft_path,
             devices=spec.devices,
+            remote_devices=self._loans.devices if self._loans is not None else (),
+            lending=spec.lending,
+            memory_limit=self._host.memory_limit(),
         )
-        event: Event = LoadFailed("the engine ended the load without a model")
         try:
             async with contextlib.aclosing(client.load(request)) as replies:
                 async for reply in replies:
                     if reply.HasField("loaded"):
                         self._loaded = reply.loaded
-                        event = LoadFinished()
-                    else:
-                        self._progress = reply.progress
-                        self._host.changed()
+                        return LoadFinished()
+                    self._progress = reply.progress
+                    self._host.changed()
         except BackendCallError as exc:
-            event = LoadFailed(exc.message, exc.code)
+            return LoadFailed(exc.message, exc.code)
         except BackendLostError:
             await asyncio.sleep(EXIT_NEWS_AFTER)
-            event = ConnectionLost()
-        self._hear(client, event)
+            return ConnectionLost()
+        return LoadFailed("the engine ended the load without a model")
+
+    def _lose_loan(self, client: BackendClient, reason: str) -> None:
+        """A machine that holds a part of the model is gone, so the whole of it is: the process cannot go on."""
+        if client is self._client and self._process is not None:
+            log.warning("model %s: %s", self.spec.name, reason)
+            self._process.kill()
+
+    def _give_back(self) -> None:
+        if self._loans is not None:
+            self._loans.close()
+            self._loans = None
 
     async def _watch(self) -> None:
         client = self._client

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from backends.rpc import backend_pb2 as pb
 from mesh.types import DeviceShare
 from node.lifecycle import State
+from node.shards import Wish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,14 @@ class BackendSpec:
     adapter_scales: tuple[float, ...] = ()
     draft_path: str = ""
     devices: tuple[str, ...] = ()
+    memory_needed: int = 0
+    """Bytes, about; 0: not known."""
+    least_memory: int = 0
+    """Bytes that it needs at the very least: its weights."""
+    wish: Wish | None = None
+    """How it may be split over several machines; None: not at all."""
+    lending: pb.Lending | None = None
+    """For a lender process: what it lends to whom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,14 @@ def show(
         if config.open
         else f"with the mesh's key: '{show_token}' prints it"
     )
+    if config.worker:
+        given = f"at most {config.memory / 2**30:.1f} GiB" if config.memory else "all memory that is free"
+        console.print(
+            f"[bold]{escape(config.name)}[/] is a worker of the mesh\n"
+            f"  mesh    port {mesh.port}, {'mDNS on' if config.mdns else 'mDNS off'}, id {mesh.self_id}\n"
+            f"  gives   {given}; Ctrl-C takes it back, and what runs here goes on elsewhere"
+        )
+        return
     names = ", ".join(card.name for card in catalog.cards())
     lines = [
         f"[bold]{escape(config.name)}[/] is ready",
@@ -39,6 +47,8 @@ def show(
             "",
             "This node made a new mesh. To join from another machine on this network:",
             f"  [bold]{program()} up --token {new_token}{peer}[/]",
+            "or, to give a machine's compute without making it an endpoint:",
+            f"  [bold]{program()} worker --token {new_token}{peer}[/]",
             f"The token is kept here, and shown again only by '{show_token}'.",
         ]
     elif len(mesh.view().members) == 1 and not config.peer:

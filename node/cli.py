@@ -19,7 +19,7 @@ from node.config import NodeConfig, default_data_dir, default_name, read_config_
 from node.engines_cli import engines
 from node.errors import CommandError, NodeError
 from node.models_cli import models
-from node.options import api_option, console, data_option, errors, json_option, option
+from node.options import Size, api_option, console, data_option, errors, json_option, option
 from node.paths import DataFolder
 
 
@@ -60,6 +60,7 @@ def main(debug: bool) -> None:
     \b
     shoal up                      start a node; the first one makes the mesh's token
     shoal up --token shoal-...    start a node on another machine: they find each other
+    shoal worker --token shoal-...  give a machine's compute, without being an endpoint
     shoal status                  who is there, and who holds which model
     shoal chat                    talk to a model, wherever it is loaded
     shoal doctor                  why can't I see my other node?
@@ -84,6 +85,16 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
 
 def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+
+
+memory_option = option(
+    "--memory",
+    type=Size(),
+    default=0,
+    metavar="SIZE",
+    show_default="all that is free",
+    help="Most that models may take here, e.g. 12GiB.",
+)
 
 
 @main.command()
@@ -115,6 +126,8 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 @option("--mesh-port", type=int, default=4001, show_default=True, help="Mesh port; 0 picks a free one.")
 @option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
 @option("--model", multiple=True, metavar="NAME", help="Load this model at start.")
+@memory_option
+@option("--lend/--no-lend", default=True, show_default=True, help="Lend memory to models too big for their node.")
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
 @option("--allow-origin", multiple=True, metavar="URL", help="A web page elsewhere that may use this node.")
 @option(
@@ -180,6 +193,49 @@ def up(config: Path | None, **settings: Any) -> None:
     from node.serve import run_node
 
     sys.exit(run_node(NodeConfig(**settings)))
+
+
+@main.command(short_help="Give this machine's compute to a mesh, without being an endpoint.")
+@data_option
+@option("--name", default=default_name, show_default="the host's name", help="What people call this worker.")
+@option("--token", metavar="T", help="The mesh's token. It is kept in the data folder.")
+@option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
+@option(
+    "--peer",
+    multiple=True,
+    metavar="ADDR",
+    help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
+)
+@memory_option
+@option("--devices", metavar="0,1", help="Only these GPUs, by number; none: the CPU.")
+@option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens; :: for IPv6 too.")
+@option("--mesh-port", type=int, default=0, show_default="any free one", help="Mesh port.")
+@option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
+@option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
+@option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="How much to tell on stderr.",
+)
+def worker(devices: str | None, **settings: Any) -> None:
+    """Give this machine's compute to a mesh, without being an endpoint.
+
+    A worker holds models that the mesh places on it, and lends its memory to models that are too big for one
+    machine. It has no API but for this machine's own commands. Ctrl-C: what runs here goes on elsewhere.
+
+    \b
+    shoal worker --token T                      on the same network
+    shoal worker --token T --peer 10.0.0.5:4001 where multicast does not reach
+    shoal worker --token T --memory 12GiB       give no more than that
+    """
+    from node.devices import show_only
+    from node.serve import run_node
+
+    if devices is not None:
+        show_only(devices)
+    sys.exit(run_node(NodeConfig(worker=True, host="127.0.0.1", port=0, **settings)))
 
 
 @main.command(short_help="See a mesh answer: three nodes on this machine.")
@@ -346,7 +402,8 @@ def token_show(as_json: bool, data: Path) -> None:
     if as_json:
         click.echo(json.dumps({"token": text, "api_key": key}))
         return
-    console.print(f"token    {text}\njoin     {program()} up --token {text}\nAPI key  {key}", markup=False)
+    joins = f"join     {program()} up --token {text}\nworker   {program()} worker --token {text}"
+    console.print(f"token    {text}\n{joins}\nAPI key  {key}", markup=False)
 
 
 @main.command(short_help="Why can't I see my other node?")

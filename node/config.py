@@ -65,6 +65,15 @@ class NodeConfig:
     model: tuple[str, ...] = ()
     """Models to load at start."""
 
+    worker: bool = False
+    """Give compute, and be no endpoint: the API answers programs on this machine only, at any free port."""
+
+    memory: int = 0
+    """Bytes that models may take here, lent ones included; 0: all that is free."""
+
+    lend: bool = True
+    """Lend memory to models of other nodes that are too big for one machine."""
+
     open: bool = False
     """Ask no key even where the API is reachable from other machines."""
 
@@ -151,6 +160,7 @@ class NodeConfig:
             "grace",
             "max_body",
             "max_upload",
+            "memory",
         ):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key}={getattr(self, key)} must not be negative")

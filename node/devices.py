@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from mesh.types import Device
+from node.errors import ConfigError
 
 SYSFS = Path("/sys")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -128,6 +129,19 @@ def _nvidia_device(nvml: Any, handle: Any, ram: tuple[int, int]) -> Device:
         # GPUs that share the machine's memory have none of their own to report.
         return Device("cuda", name, *ram)
     return Device("cuda", name, int(info.total), int(info.free))
+
+
+def show_only(numbers: str) -> None:
+    """Lets this node and its engines see only these GPUs ("0,1"), or "none".
+
+    Raises:
+        ConfigError: that is no list of numbers.
+    """
+    chosen = "" if numbers.strip() == "none" else numbers.replace(" ", "")
+    if chosen and not all(number.isdigit() for number in chosen.split(",")):
+        raise ConfigError(f"--devices {numbers!r} is not a list of numbers like 0,1, or none")
+    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        os.environ[variable] = chosen
 
 
 def visible(setting: str | None, uuids: Sequence[str]) -> list[int]:

@@ -35,6 +35,7 @@ from node.local_models import LocalModels
 from node.pictures_so_far import PicturesSoFar
 from node.prompts import prompt_of_call
 from node.sending import Asked, Sender, Target
+from node.shards import ShardError, Wish, read_wish
 from node.sound_so_far import SoundSoFar
 from node.take_over import take_over
 from node.tape import Tapes
@@ -256,10 +257,14 @@ class Dispatcher:
 
     # Loading and unloading by name
 
-    async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
+    async def load(self, model: str, node: str | None, shard: str | None = None) -> Mapping[str, Any]:
         await self._find_here(model)
         member = self.node(node) if node is not None else self._place(model)
-        await self._order(member, LOAD, model)
+        try:
+            wish = read_wish(shard) if shard is not None else None
+        except ShardError as error:
+            raise errors.InvalidRequestError(f"shard: {error}", param="shard") from error
+        await self._order(member, LOAD, model, wish)
         return {"model": model, "nodes": [member.record.name], "state": "ready"}
 
     async def unload(self, model: str, node: str | None) -> Mapping[str, Any]:
@@ -296,7 +301,7 @@ class Dispatcher:
             raise errors.NodeNotFoundError(f"no node {node!r} in the mesh; there are: {names}", param="node")
         return found[0]
 
-    async def _order(self, member: Member, order: str, model: str) -> None:
+    async def _order(self, member: Member, order: str, model: str, wish: Wish | None = None) -> None:
         record = member.record
         if record.model(model) is None:
             if all(m.record.model(model) is None for m in self.present()):
@@ -305,9 +310,9 @@ class Dispatcher:
         target = Target(record.id, record.name, "", "")
         try:
             if record.id == self._mesh.self_id:
-                await (self._local.load(model) if order == LOAD else self._local.unload(model))
+                await (self._local.load(model, wish) if order == LOAD else self._local.unload(model))
                 return
-            header = CallHeader(method=order, model=model, digest="", request_id="")
+            header = CallHeader(method=order, model=model, digest="", request_id="", extra=_write_wish(wish))
             replies = await self._mesh.call(record.id, header, [orjson.dumps({})])
             try:
                 async for _ in replies:
@@ -321,6 +326,18 @@ class Dispatcher:
         """What the client is told of an error that a node answered with, or that reaching it met."""
         target = Target(member.record.id, member.record.name, "", "")
         return to_api_error(self._sender.failure(target, error), "")
+
+
+def _write_wish(wish: Wish | None) -> str:
+    return orjson.dumps({"shard": wish.text}).decode() if wish is not None else ""
+
+
+def wish_of(extra: str) -> Wish | None:
+    """How a peer wants a model split that it asks us to load; None for what it should not have sent."""
+    try:
+        return read_wish(orjson.loads(extra)["shard"])
+    except (orjson.JSONDecodeError, ShardError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _asked(call: ports.GenerateCall) -> Asked:
@@ -360,6 +377,8 @@ def _node_json(member: Member) -> dict[str, Any]:
         "state": member.state.value,
         "api_url": record.api_url,
         "version": record.software,
+        "worker": record.is_worker,
+        "lends": record.lending.memory if record.lending is not None else 0,
         "devices": [
             {"kind": d.kind, "name": d.name, "memory_total": d.memory_total, "memory_free": d.memory_free}
             for d in record.devices

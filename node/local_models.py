@@ -28,6 +28,7 @@ from node.patience import Patience
 from node.prompts import overheard, prompt_of_message
 from node.protocol import GENERATE
 from node.replies import LocalReplies
+from node.shards import Wish
 from node.silence import SilenceWatch
 from node.supervisor import Backend, BackendSpec, BackendStatus, Supervisor
 
@@ -81,6 +82,8 @@ class LocalModels:
         self._memory = memory or MachineMemory()
         self.replicas: set[str] = set()
         """Models that are here because they were saturated elsewhere; kept for `REPLICA_KEPT`, if nobody says more."""
+        self._wishes: dict[str, Wish] = {}
+        """By model: how a person wants it split."""
         self._is_on_gpu: dict[str, bool] = {}
         """By model, as it was when it was loaded."""
         self._prompts: dict[tuple[str, str], PromptMemory] = {}
@@ -175,6 +178,10 @@ class LocalModels:
                 self._reported.add(problem)
                 log.warning("%s", problem)
 
+    def memory_taken(self) -> int:
+        """Bytes that the models of this node take; not those of others that it lends to."""
+        return sum(status.memory_bytes for status in self._supervisor.backends if status.engine != "lender")
+
     def records(self) -> tuple[ModelRecord, ...]:
         """Every model of this node, as the mesh is told."""
         running = {(s.name, s.digest): s for s in self._supervisor.backends}
@@ -234,13 +241,19 @@ class LocalModels:
         ask = partial(backend.ask_whether_there, self._config.stall_after)
         return LocalReplies(call, SilenceWatch(Patience(self._config.stall_after), ask))
 
-    async def load(self, model: str) -> None:
-        """Loads a model because a person asks: returns when it is ready.
+    async def load(self, model: str, wish: Wish | None = None) -> None:
+        """Loads a model because a person asks: returns when it is ready. `wish` says how it should be split over
+        several machines, and holds for later loads too.
 
         Raises:
             BackendError: it is not here or cannot be loaded.
         """
+        before = self._spec(model, "")
+        if wish is not None:
+            self._wishes[before.name] = wish
         spec = self._spec(model, "")
+        if spec.wish != before.wish:
+            await self.unload(spec.name)
         await self._make_room(spec)
         self.replicas.discard(spec.name)
         await self._supervisor.ensure(spec, timeout=self._config.load_timeout, explicit=True)
@@ -346,6 +359,9 @@ class LocalModels:
             settings_json=json.dumps(dict(card.settings)),
             capabilities=tuple(card.capabilities),
             created=card.created,
+            memory_needed=int(_memory_needed(card)),
+            least_memory=_weight_bytes(card),
+            wish=self._wishes.get(card.name, Wish()) if card.engine == "llama" else None,
         )
 
 

@@ -42,13 +42,15 @@ def models_list(as_json: bool, api: str | None, data: Path) -> None:
     console.print(table)
 
 
-def _change(verb: str, model: str, node: str | None, api: str | None, data: Path, as_json: bool) -> None:
+def _change(
+    verb: str, model: str, node: str | None, api: str | None, data: Path, as_json: bool, shard: str | None = None
+) -> None:
     from urllib.parse import quote
 
     from node.client import NodeClient
 
     client = NodeClient.find(api, data)
-    body = {"node": node} if node else {}
+    body = {key: value for key, value in (("node", node), ("shard", shard)) if value}
     with errors.status(f"{verb}ing {model} ..."):
         result = client.post(f"/api/models/{quote(model, safe='')}/{verb}", body)
     if as_json:
@@ -61,12 +63,16 @@ def _change(verb: str, model: str, node: str | None, api: str | None, data: Path
 @models.command("load")
 @click.argument("name")
 @click.option("--node", metavar="N", help="Name or id of the node. Default: one that has the file.")
+@click.option("--shard", metavar="auto|N|A,B", help="Split it: as it needs, over N machines, or over these.")
 @json_option
 @api_option
 @data_option
-def models_load(name: str, node: str | None, as_json: bool, api: str | None, data: Path) -> None:
-    """Load a model; returns when it is ready."""
-    _change("load", name, node, api, data, as_json)
+def models_load(name: str, node: str | None, shard: str | None, as_json: bool, api: str | None, data: Path) -> None:
+    """Load a model; returns when it is ready.
+
+    A model that is too big for its node is split by itself, over the nodes and workers that lend their memory.
+    """
+    _change("load", name, node, api, data, as_json, shard=shard)
 
 
 @models.command("unload")

@@ -1,5 +1,6 @@
 """What the commands share: options that several have, and where they print."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,21 @@ def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
     parameter = next(n for n in names if n.startswith("--")).split("/")[0].removeprefix("--no-").removeprefix("--")
     variable = "SHOAL_" + parameter.upper().replace("-", "_")
     return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, as people write it: 12GiB, 500MB, 1000000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size; write it like 12GiB or 500MB", param, ctx)
+        base = 1024 if match[3] else 1000
+        return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
 
 
 data_option = option(

@@ -64,6 +64,11 @@ class DataFolder:
         return self.root / "gallery" / "cache"
 
     @property
+    def lent_cache(self) -> Path:
+        """Tensors of other nodes' models that held a part here."""
+        return self.root / "lent"
+
+    @property
     def lock(self) -> Path:
         """Held by the node that uses this folder."""
         return self.root / "lock"

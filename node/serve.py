@@ -38,8 +38,10 @@ from mesh.identity import Identity
 from mesh.mesh import Mesh
 from mesh.token import MeshKeys
 from node import banner
+from node.allowance import Allowance
 from node.announcer import Announcer
 from node.background import Background
+from node.borrowing import Borrower
 from node.config import NodeConfig
 from node.devices import detect
 from node.dispatch import Dispatcher
@@ -52,8 +54,11 @@ from node.greeter import Greeter
 from node.install_job import InstallJob
 from node.installs import Installs
 from node.lan import lan_address
+from node.lending import Lender
 from node.lifecycle import LifecycleConfig
+from node.loans import protocol
 from node.local_models import LocalModels
+from node.machine_memory import MachineMemory, llama_offloads
 from node.metrics import NodeCollector
 from node.offers import Offers
 from node.parent import exit_with_parent
@@ -70,6 +75,9 @@ SPOOLED = 8
 """How many of the largest uploads may be on the disk at once."""
 
 log = logging.getLogger(__name__)
+
+KEPT_FREE = 256 * 2**20
+"""Bytes of the machine's memory that are not lent: what lends them must run, too."""
 
 
 def run_node(config: NodeConfig) -> int:
@@ -135,8 +143,17 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         supervisor = await stack.enter_async_context(
             Supervisor(log_dir=folder.logs, config=lifecycle, program=engines.program)
         )
+        allowance = Allowance(config.memory)
+        memory = MachineMemory(allowance.devices)
         digests = DigestCache(folder.digests)
-        local = LocalModels(catalog, digests, supervisor, config)
+        local = LocalModels(catalog, digests, supervisor, config, memory)
+        lender = Lender(
+            supervisor,
+            cache_dir=folder.lent_cache,
+            free=partial(_lendable, memory, config.memory),
+            host=config.mesh_host,
+        )
+        allowance.used = lambda: local.memory_taken() + lender.lent
         streams = Streams(mark=mark_of(identity.node_id))
         sharing = await stack.enter_async_context(
             _sharing(config, folder, Offers(catalog, digests, folder.models, folder.chunk_logs))
@@ -144,10 +161,11 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         engine_desk = EngineDesk(engines, supervisor, grace=config.grace)
         desk = await stack.enter_async_context(_gallery_desk(config, folder, local, sharing, identity, engine_desk))
         tapes = Tapes()
-        peers = PeerService(local, streams, tapes, desk, sharing)
+        peers = PeerService(local, streams, tapes, desk, sharing, lender if config.lend else None)
 
         mesh = Mesh(_mesh_config(config), identity, keys, peers)
         sharing.join(mesh)
+        supervisor.borrower = Borrower(mesh, allowance, memory)
         greeter = Greeter(mesh)
         await _start_mesh(mesh)
         stack.push_async_callback(mesh.stop)
@@ -161,8 +179,16 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
 
         api_url = _api_url(config, server.port)
         announcer = Announcer(
-            mesh, local, sharing, name=config.name, api_url=partial(_url_for_peers, config, server.port)
+            mesh,
+            local,
+            sharing,
+            name=config.name,
+            api_url=partial(_url_for_peers, config, server.port),
+            is_worker=config.worker,
+            devices=allowance.devices,
+            lendable=partial(_lendable, memory, config.memory) if config.lend and protocol() else None,
         )
+        lender.on_change = announcer.look_again
         await announcer.ready()
         background = await stack.enter_async_context(Background())
         background.start(announcer.run(), "looking at models and devices")
@@ -238,6 +264,12 @@ async def _gallery_desk(
     async with Installs(folder.installs, folder.models, extra, installed, sharing) as installs:
         await engine_desk.tidy(installs.busy)
         yield GalleryDesk(installs, folder.models, local, sharing, engine_desk)
+
+
+def _lendable(memory: MachineMemory, limit: int) -> int:
+    """Bytes that other nodes' models may take: where our own would be put."""
+    on_gpu = memory.free(on_gpu=True) if llama_offloads() else 0.0
+    return int(on_gpu or max(0, memory.free(on_gpu=False) - (0 if limit else KEPT_FREE)))
 
 
 def _mesh_config(config: NodeConfig) -> MeshConfig:

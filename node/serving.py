@@ -13,10 +13,12 @@ from api.resumable import Streams
 from mesh.calls import IncomingCall
 from mesh.errors import RemoteCallError
 from node.backend_errors import BackendError
-from node.dispatch import LOAD, UNLOAD
+from node.dispatch import LOAD, UNLOAD, wish_of
 from node.distant_streams import READ_STREAM, mark_of, serve_stream
 from node.failure import of_backend_error
 from node.gallery_desk import GALLERY, GalleryDesk, answer_peer
+from node.lending import Lender
+from node.loans import LEND
 from node.local_models import LocalModels
 from node.protocol import OPEN_TO_PEERS, keep_alive_of
 from node.replicator import REPLICATE
@@ -30,9 +32,16 @@ class PeerService:
     """Answers the calls that arrive from peers. Fulfils `mesh.calls.CallHandler`."""
 
     def __init__(
-        self, local: LocalModels, streams: Streams, tapes: Tapes, gallery: GalleryDesk, sharing: Sharing
+        self,
+        local: LocalModels,
+        streams: Streams,
+        tapes: Tapes,
+        gallery: GalleryDesk,
+        sharing: Sharing,
+        lender: Lender | None = None,
     ) -> None:
         self._local = local
+        self._lender = lender
         self._streams = streams
         self._tapes = tapes
         self._gallery = gallery
@@ -99,9 +108,13 @@ class PeerService:
             elif header.method == WEIGHTS:
                 async for answer in answer_introduction(self._sharing, call.peer, call.messages):
                     yield answer
+            elif header.method == LEND and self._lender is not None:
+                async with contextlib.aclosing(self._lender.serve(call)) as granted:
+                    async for batch in granted:
+                        yield batch
             elif header.method == LOAD:
                 log.info("peer %s asks to load %r", call.peer[-8:], header.model)
-                await self._local.load(header.model)
+                await self._local.load(header.model, wish_of(header.extra))
             elif header.method == UNLOAD:
                 log.info("peer %s asks to unload %r", call.peer[-8:], header.model)
                 await self._local.unload(header.model)

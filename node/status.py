@@ -43,12 +43,16 @@ def _nodes(nodes: list[Mapping[str, Any]], self_id: str) -> Table:
             table.add_row(
                 Text(f"{name} *" if node["id"] == self_id else name) if first else "",
                 Text(node["state"], STATE_STYLE.get(node["state"], "")) if first else "",
-                Text(node["api_url"].removeprefix("http://")) if first else "",
+                Text(_endpoint(node)) if first else "",
                 _memory(device),
                 Text(f"{device['kind']} {device['name']}" if device else "-"),
             )
     table.caption, table.caption_justify = "* the node that was asked", "left"
     return table
+
+
+def _endpoint(node: Mapping[str, Any]) -> str:
+    return "worker" if node.get("worker") else str(node["api_url"]).removeprefix("http://")
 
 
 def _memory(device: Mapping[str, Any]) -> str:

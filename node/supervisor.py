@@ -12,16 +12,18 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from gallery.engines import Program
+from mesh.types import NodeId
 from node.backend import Backend
 from node.backend_errors import BackendStoppedError
 from node.backend_process import default_program
 from node.backend_status import BackendSpec, BackendStatus
 from node.lifecycle import LifecycleConfig, State
+from node.loans import Loans
 from node.runtime_dir import RuntimeDir, best_parent
 
 __all__ = ["Backend", "BackendSpec", "BackendStatus", "Supervisor"]
@@ -30,6 +32,22 @@ RETIRE_GRACE = 60.0
 """Seconds that the answers of a model may go on when other weights have taken its name."""
 
 log = logging.getLogger(__name__)
+
+
+class Borrower(Protocol):
+    """Fulfilled by `node.borrowing.Borrower`."""
+
+    def memory_limit(self) -> int: ...
+
+    async def borrow(
+        self,
+        spec: BackendSpec,
+        needed: int,
+        on_lost: Callable[[str], None],
+        *,
+        surely: bool,
+        held: Mapping[NodeId, int],
+    ) -> Loans | None: ...
 
 
 class Supervisor:
@@ -59,6 +77,8 @@ class Supervisor:
         self._backends: dict[tuple[str, str], Backend] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self.borrower: Borrower | None = None
+        """Who lends memory of other nodes; None before there is a mesh."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,7 +121,7 @@ class Supervisor:
         if self._is_stopping:
             raise BackendStoppedError("this node is stopping")
         backend = self._backends.get((spec.name, spec.digest))
-        if backend is None:
+        if backend is None or (backend.state is State.STOPPED and backend.spec != spec):
             self.retire_others(spec.name, spec.digest)
             backend = self._backends[spec.name, spec.digest] = Backend(spec, self)
         await backend.wait_until_ready(timeout=timeout, explicit=explicit)
@@ -178,6 +198,24 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def memory_limit(self) -> int:
+        """Bytes that a model may take now; 0: what is free."""
+        return self.borrower.memory_limit() if self.borrower is not None else 0
+
+    async def borrow(
+        self,
+        spec: BackendSpec,
+        needed: int,
+        on_lost: Callable[[str], None],
+        *,
+        surely: bool,
+        held: Mapping[NodeId, int],
+    ) -> Loans | None:
+        """Memory of other nodes, if a model is too big for this one: see `node.backend.BackendHost`."""
+        if self.borrower is None:
+            return None
+        return await self.borrower.borrow(spec, needed, on_lost, surely=surely, held=held)
 
     def changed(self) -> None:
         """Tell whoever listens that a backend is not as it was."""

@@ -41,6 +41,8 @@ def settle_token(config: NodeConfig, folder: DataFolder) -> tuple[str, bool]:
     given = _given(config)
     if given is None:
         stored = stored_token(folder)
+        if stored is None and config.worker:
+            raise ConfigError("a worker needs the token of its mesh", hint="'shoal token show' on a node prints it")
         return (stored, False) if stored is not None else (tokens.new_token(), True)
     try:
         tokens.MeshKeys.from_token(given)

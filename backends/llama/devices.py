@@ -6,7 +6,7 @@ machines lend are in the same list once their servers are registered.
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,19 @@ class Found:
     """How llama.cpp's log calls its memory."""
 
 
+_forgotten: set[str] = set()
+"""Names of devices that nobody may ask any more."""
+
+
 def found_devices() -> list[Found]:
     """Every device of the loaded library as it is now, CPU included."""
     return list(_found(_ggml.libggml))
+
+
+def forget(names: Iterable[str]) -> None:
+    """Leave these out from now on: their machines lend them no longer. llama.cpp cannot take a device off its list,
+    and asking one that does not answer ends the process."""
+    _forgotten.update(names)
 
 
 def devices() -> list[pb.Device]:
@@ -78,6 +88,8 @@ def _found(ggml: ctypes.CDLL) -> Iterator[Found]:
     ggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, *[ctypes.POINTER(ctypes.c_size_t)] * 2]
     for index in range(ggml.ggml_backend_dev_count()):
         handle = ggml.ggml_backend_dev_get(index)
+        if ggml.ggml_backend_dev_name(handle).decode(errors="replace") in _forgotten:
+            continue
         kind = ggml.ggml_backend_dev_type(handle)
         if kind not in (CPU, GPU, INTEGRATED_GPU):
             continue

@@ -23,6 +23,7 @@ from backends.llama.embeddings import Embedder
 from backends.llama.encoding import Encoder
 from backends.llama.gguf_header import read_header
 from backends.llama.job import Job, JobMaker
+from backends.llama.lent import LentDevices, open_lent
 from backends.llama.limits import Limits
 from backends.llama.loop import DecodeLoop
 from backends.llama.model import Context, Model
@@ -60,6 +61,7 @@ class _Loaded:
     drafter: Drafter | None
     planned: LoadPlan
     encoder: Encoder | None
+    lent: LentDevices | None
     threads: Threads = field(default_factory=Threads)
     """At work for calls."""
 
@@ -69,6 +71,8 @@ class _Loaded:
         await asyncio.to_thread(self.embedder.close)
         await self.threads.settled()
         await asyncio.to_thread(self._free)
+        if self.lent is not None:
+            await self.lent.close()
 
     def _free(self) -> None:
         if self.drafter is not None:
@@ -85,9 +89,10 @@ class _Loaded:
 
     @property
     def memory_bytes(self) -> int:
-        """What it was predicted to take, on all devices, and what embeddings take beyond that."""
+        """What it was predicted to take on this machine, and what embeddings take beyond that."""
         needs = self.planned.needs
-        return needs.total + max(0, self.embedder.memory_bytes - needs.embeddings)
+        elsewhere = sum(share.bytes for share in self.planned.offload.shares) if self.lent is not None else 0
+        return max(0, needs.total - elsewhere) + max(0, self.embedder.memory_bytes - needs.embeddings)
 
 
 class LlamaEngine(Engine):
@@ -139,10 +144,16 @@ class LlamaEngine(Engine):
                 loop.call_soon_threadsafe(report, fraction, "reading weights")
             return not given_up.is_set()
 
-        machine = _machine()
-        planned = await asyncio.to_thread(plan_load, settings, request, machine)
-        plan = planned.plan
-        model = await asyncio.to_thread(_open_model, settings, request, machine, planned.offload, on_progress)
+        lent = await open_lent(request.remote_devices)
+        machine = _machine(request, lent)
+        try:
+            planned = await asyncio.to_thread(plan_load, settings, request, machine, lent)
+            plan = planned.plan
+            model = await asyncio.to_thread(_open_model, settings, request, machine, planned.offload, on_progress)
+        except BaseException:
+            if lent is not None:
+                await lent.close()
+            raise
         draft: Model | None = None
         projector: Projector | None = None
         try:
@@ -155,6 +166,8 @@ class LlamaEngine(Engine):
             for opened in (projector, draft, model):
                 if opened is not None:
                     await asyncio.to_thread(opened.close)
+            if lent is not None:
+                await lent.close()
             raise
         aside = 0
         if not model.window:  # Filling in a sequence may cost others what their windows look back at no more.
@@ -192,7 +205,7 @@ class LlamaEngine(Engine):
         encoder = Encoder(projector, queue=settings.queue) if projector is not None else None
         longest = longest_text(settings, model) if model.pooling else plan.context_length
         embedder = Embedder(model, plan.threads, longest)
-        return _Loaded(model, context, decoding, maker, embedder, drafter, planned, encoder)
+        return _Loaded(model, context, decoding, maker, embedder, drafter, planned, encoder, lent)
 
     def _describe_loaded(self, loaded: _Loaded) -> pb.LoadedModel:
         capabilities = ["rerank"] if loaded.model.ranks else ["embedding", "rerank"]
@@ -205,7 +218,12 @@ class LlamaEngine(Engine):
             capabilities=capabilities,
             memory_bytes=loaded.memory_bytes,
             shares=[
-                pb.DeviceShare(device=share.device, kind=share.kind, layers=share.layers, memory_bytes=share.bytes)
+                pb.DeviceShare(
+                    device=loaded.lent.owner(share.device) if loaded.lent is not None else share.device,
+                    kind=share.kind,
+                    layers=share.layers,
+                    memory_bytes=share.bytes,
+                )
                 for share in loaded.planned.offload.shares
             ],
             summary=loaded.plan.summary + (loaded.encoder.projector.summary if loaded.encoder is not None else ""),
@@ -382,12 +400,16 @@ def _rerank(loaded: _Loaded, request: pb.RerankRequest) -> pb.RerankReply:
 # ---------------------------------------------------------------- facts
 
 
-def _machine() -> Machine:
+def _machine(request: pb.LoadRequest, lent: LentDevices | None) -> Machine:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = psutil.virtual_memory().available
+    if request.memory_limit:
+        free = min(free, request.memory_limit)
+    found = [found.device for found in found_devices() if found.device.kind != CPU_KIND]
     return Machine(
-        free_bytes=psutil.virtual_memory().available,
+        free_bytes=free,
         cores=min(psutil.cpu_count(logical=False) or usable, usable),
-        devices=tuple(found.device for found in found_devices() if found.device.kind != CPU_KIND),
+        devices=tuple(lent.as_lent(found) if lent is not None else found),
         has_amx=b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info(),
     )
 

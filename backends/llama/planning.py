@@ -13,6 +13,7 @@ from backends.llama.embeddings import BATCH, shape_for
 from backends.llama.footprint import Estimator, Footprint, Needs
 from backends.llama.gguf_header import read_header
 from backends.llama.layers import Layers, layers_of
+from backends.llama.lent import LentDevices
 from backends.llama.model import Model
 from backends.llama.offload import ON_CPU, Device, Offload, Wishes, settled, usable
 from backends.llama.settings import (
@@ -46,7 +47,9 @@ class LoadPlan:
     draft_offload: Offload = ON_CPU
 
 
-def plan_load(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine) -> LoadPlan:
+def plan_load(
+    settings: LlamaSettings, request: pb.LoadRequest, machine: Machine, lent: LentDevices | None = None
+) -> LoadPlan:
     """What is chosen for the model of `request`, and what it takes. Reads headers and vocabularies only.
 
     Raises:
@@ -56,7 +59,8 @@ def plan_load(settings: LlamaSettings, request: pb.LoadRequest, machine: Machine
         OutOfMemoryError: it does not fit the free memory.
     """
     layers = _layers(request.path)
-    wishes = wishes_of(settings, request.devices)
+    split = lent.wishes(len(layers.weights)) if lent is not None else None
+    wishes = split or wishes_of(settings, request.devices)
     machine = replace(machine, devices=tuple(usable(machine.devices, wishes)) if wishes.gpu_layers != 0 else ())
     check_weights_fit(request.path, os.path.getsize(request.path), machine)
     estimators = [Estimator(request.path)]

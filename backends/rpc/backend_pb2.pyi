@@ -150,6 +150,9 @@ class LoadRequest(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     ADAPTER_SCALES_FIELD_NUMBER: _builtins.int
     DRAFT_PATH_FIELD_NUMBER: _builtins.int
+    REMOTE_DEVICES_FIELD_NUMBER: _builtins.int
+    LENDING_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """the name people use, for messages"""
     path: _builtins.str
@@ -162,6 +165,8 @@ class LoadRequest(_message.Message):
     """vision or audio projector (mmproj), if any"""
     draft_path: _builtins.str
     """a small model of the same vocabulary that guesses ahead, if any"""
+    memory_limit: _builtins.int
+    """bytes this machine may give to the model, however much is free; 0: what is free"""
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters"""
@@ -173,6 +178,14 @@ class LoadRequest(_message.Message):
     @_builtins.property
     def adapter_scales(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """how strongly each adapter counts; absent: 1"""
+
+    @_builtins.property
+    def remote_devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___RemoteDevice]:
+        """devices of other machines that hold a part of the model"""
+
+    @_builtins.property
+    def lending(self) -> Global___Lending:
+        """for the lender engine only: to whom, and how much"""
 
     def __init__(
         self,
@@ -186,14 +199,123 @@ class LoadRequest(_message.Message):
         devices: _abc.Iterable[_builtins.str] | None = ...,
         adapter_scales: _abc.Iterable[_builtins.float] | None = ...,
         draft_path: _builtins.str = ...,
+        remote_devices: _abc.Iterable[Global___RemoteDevice] | None = ...,
+        lending: Global___Lending | None = ...,
+        memory_limit: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lending", b"lending"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_paths", b"adapter_paths", "adapter_scales", b"adapter_scales", "devices", b"devices", "digest", b"digest", "draft_path", b"draft_path", "model", b"model", "path", b"path", "projector_path", b"projector_path", "settings_json", b"settings_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_paths", b"adapter_paths", "adapter_scales", b"adapter_scales", "devices", b"devices", "digest", b"digest", "draft_path", b"draft_path", "lending", b"lending", "memory_limit", b"memory_limit", "model", b"model", "path", b"path", "projector_path", b"projector_path", "remote_devices", b"remote_devices", "settings_json", b"settings_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadRequest: _TypeAlias = LoadRequest  # noqa: Y015
+
+@_typing.final
+class RemoteDevice(_message.Message):
+    """A device of another machine, reached over TLS. Both sides made their keys for this one loan and told
+    each other the certificates through the mesh; each trusts that one certificate and nothing else.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """for people: the node that lends it"""
+    address: _builtins.str
+    """HOST:PORT of its lender"""
+    memory_bytes: _builtins.int
+    """what may be taken there"""
+    share: _builtins.float
+    """of the layers, 0 to 1, if a person said so; 0: the engine decides"""
+    @_builtins.property
+    def tls(self) -> Global___TlsPair: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        tls: Global___TlsPair | None = ...,
+        memory_bytes: _builtins.int = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tls", b"tls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "memory_bytes", b"memory_bytes", "name", b"name", "share", b"share", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoteDevice: _TypeAlias = RemoteDevice  # noqa: Y015
+
+@_typing.final
+class TlsPair(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.str
+    """ours, PEM"""
+    key: _builtins.str
+    """ours, PEM"""
+    trusted: _builtins.str
+    """the other side's certificate, PEM"""
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.str = ...,
+        key: _builtins.str = ...,
+        trusted: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "key", b"key", "trusted", b"trusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TlsPair: _TypeAlias = TlsPair  # noqa: Y015
+
+@_typing.final
+class Lending(_message.Message):
+    """This process lends this machine's devices to one model on another machine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CACHE_DIR_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """where to listen"""
+    memory_bytes: _builtins.int
+    """most that the borrower may take; 0: no limit"""
+    cache_dir: _builtins.str
+    """large tensors are kept here, so that a second load need not send them"""
+    cache_bytes: _builtins.int
+    """most that is kept there"""
+    @_builtins.property
+    def tls(self) -> Global___TlsPair: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        tls: Global___TlsPair | None = ...,
+        memory_bytes: _builtins.int = ...,
+        cache_dir: _builtins.str = ...,
+        cache_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tls", b"tls"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "cache_dir", b"cache_dir", "host", b"host", "memory_bytes", b"memory_bytes", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lending: _TypeAlias = Lending  # noqa: Y015
 
 @_typing.final
 class LoadReply(_message.Message):
@@ -256,6 +378,7 @@ class LoadedModel(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """as in LoadRequest"""
     context_length: _builtins.int
@@ -268,6 +391,8 @@ class LoadedModel(_message.Message):
     """
     summary: _builtins.str
     """one line: what was chosen and why (context, slots, layers on GPU)"""
+    port: _builtins.int
+    """of a lender: where borrowers connect"""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """chat, completion, embedding, rerank, tools, vision,"""
@@ -286,10 +411,11 @@ class LoadedModel(_message.Message):
         memory_bytes: _builtins.int = ...,
         summary: _builtins.str = ...,
         shares: _abc.Iterable[Global___DeviceShare] | None = ...,
+        port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_length", b"context_length", "digest", b"digest", "memory_bytes", b"memory_bytes", "shares", b"shares", "slots", b"slots", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_length", b"context_length", "digest", b"digest", "memory_bytes", b"memory_bytes", "port", b"port", "shares", b"shares", "slots", b"slots", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

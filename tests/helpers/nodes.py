@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,14 @@ class Node:
         *flags: str,
         token: str | None = TOKEN,
         prefix: Sequence[str] = (),
+        command: str = "up",
     ) -> None:
+        """`command`: "up" or "worker"."""
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.name = name
         self.prefix = tuple(prefix)
+        self.command = command
         self.token = token
         self.flags = flags
         self.process: subprocess.Popen[bytes] | None = None
@@ -57,8 +60,8 @@ class Node:
             self.process = subprocess.Popen(
                 [
                     *self.prefix,
-                    *(sys.executable, "-m", "node", "up", "--name", self.name, "--data", str(self.root)),
-                    *(*token_flags, "--port", "0", "--mesh-port", "0"),
+                    *(sys.executable, "-m", "node", self.command, "--name", self.name, "--data", str(self.root)),
+                    *(*token_flags, *(("--port", "0") if self.command == "up" else ()), "--mesh-port", "0"),
                     *self.flags,
                 ],
                 stdout=log,
@@ -157,9 +160,19 @@ class Node:
 
 
 @asynccontextmanager
-async def mesh_of(tmp_path: Path, names: str | Sequence[str], *flags: str) -> AsyncIterator[list[Node]]:
-    """Nodes that know each other, without mDNS. Stopped at the end, whatever state they are in."""
-    nodes = [Node(tmp_path / name, name, "--no-mdns", "--mesh-host", "127.0.0.1", *flags) for name in names]
+async def mesh_of(
+    tmp_path: Path, names: str | Sequence[str], *flags: str, workers: Collection[str] = ()
+) -> AsyncIterator[list[Node]]:
+    """Nodes that know each other, without mDNS; those in `workers` are workers. Stopped at the end, whatever state
+    they are in."""
+    nodes = [
+        Node(
+            *(tmp_path / name, name, "--no-mdns", "--mesh-host", "127.0.0.1"),
+            *(() if name in workers else flags),
+            command="worker" if name in workers else "up",
+        )
+        for name in names
+    ]
     try:
         nodes[0].start()
         await nodes[0].until_ready()

@@ -28,7 +28,7 @@ from mesh.codec import (
 )
 from mesh.errors import OversizedError, WireError
 from mesh.identity import Identity
-from mesh.types import Device, DeviceShare, ModelRecord, ModelState, NodeRecord
+from mesh.types import Device, DeviceShare, Lending, ModelRecord, ModelState, NodeRecord
 
 ALICE, MALLORY = Identity.from_seed(b"a" * 32), Identity.from_seed(b"m" * 32)
 
@@ -68,6 +68,8 @@ records = st.builds(
     software=texts,
     devices=st.lists(devices, max_size=3).map(tuple),
     models=st.lists(models, max_size=4).map(tuple),
+    is_worker=st.booleans(),
+    lending=st.none() | st.builds(Lending, texts, counts),
 )
 
 PLAIN = NodeRecord(id=ALICE.node_id, name="alice", incarnation=1, version=1)

@@ -1,0 +1,225 @@
+"""The tunnel that carries llama.cpp's RPC between two machines: TLS 1.3, and each side trusts one certificate only.
+
+The keys are made for one loan. The certificates went to and fro through the mesh, whose connections are
+authenticated and encrypted, so whoever holds the key of the one we were told is the member we asked.
+
+Measured against a stream of the mesh (`make bench ARGS="--only shards"`): that one crosses two Python muxers and
+ciphers and shares their thread with every other answer; this one has processes of its own.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import tempfile
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from backends.errors import EngineError
+from backends.rpc import backend_pb2 as pb
+
+T = TypeVar("T")
+
+PIECE = 256 * 1024
+"""Bytes read at once."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for reaching a lender, handshake included."""
+
+
+class TunnelError(EngineError):
+    """The other end cannot be reached, or is not who it should be."""
+
+
+def server_context(pair: pb.TlsPair) -> ssl.SSLContext:
+    """For the side that listens."""
+    return _context(ssl.PROTOCOL_TLS_SERVER, pair)
+
+
+def client_context(pair: pb.TlsPair) -> ssl.SSLContext:
+    """For the side that connects."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT, pair)
+
+
+def _context(protocol: int, pair: pb.TlsPair) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # The certificate is the name: there is only one that counts.
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(cadata=pair.trusted)
+        # OpenSSL reads a chain from files only.
+        with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+            path = Path(folder, "pair.pem")
+            path.touch(mode=0o600)
+            path.write_text(pair.key + pair.certificate, encoding="ascii")
+            context.load_cert_chain(path)
+    except (ssl.SSLError, ValueError) as error:
+        raise TunnelError(f"a loan's certificate cannot be used: {error}") from error
+    return context
+
+
+class Entrance:
+    """The borrower's end: a port of this process's own, every connection to which comes out at the lender.
+
+    Lives in a thread of its own: llama.cpp asks devices wherever it likes, the thread of the engine's event loop
+    included, and waits there for an answer that must come through here.
+    """
+
+    def __init__(self, device: pb.RemoteDevice) -> None:
+        self._device = device
+        self._tls = client_context(device.tls)
+        self._server: asyncio.Server | None = None
+        self._splices: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> str:
+        """Reaches the lender once, to see that it is there; the address to connect to, HOST:PORT.
+
+        Raises:
+            TunnelError: it cannot be reached.
+        """
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=_run, args=(self._loop,), name="tunnel", daemon=True).start()
+        return await self._there(self._loop, self._open())
+
+    async def close(self) -> None:
+        """Hangs up. Not to be opened again."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            await self._there(loop, self._close())
+            loop.call_soon_threadsafe(loop.stop)
+
+    async def _there(self, loop: asyncio.AbstractEventLoop, what: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(what, loop))
+
+    async def _open(self) -> str:
+        _, writer = await self._reach()
+        await _close(writer)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await _end(self._splices)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Any program of this machine could connect; what it would get is the lender's memory.
+        if not _is_own(writer.get_extra_info("peername")):
+            await _close(writer)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._splices.add(task)
+        try:
+            far_reader, far_writer = await self._reach()
+            await splice((reader, writer), (far_reader, far_writer))
+        except TunnelError:
+            pass  # llama.cpp sees its connection end, and ends this process: it knows no other way.
+        finally:
+            await _close(writer)
+            self._splices.discard(task)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, _, port = self._device.address.rpartition(":")
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await asyncio.open_connection(host.strip("[]"), int(port), ssl=self._tls, limit=PIECE)
+        except (OSError, ValueError, TimeoutError) as error:
+            why = str(error) or "no answer"
+            raise TunnelError(f"node {self._device.name!r} lends no device at {self._device.address}: {why}") from error
+
+
+class Exit:
+    """The lender's end: listens for the one borrower, and connects each of his calls to `port` of this machine."""
+
+    def __init__(self, tls: pb.TlsPair, port: int) -> None:
+        self._tls = server_context(tls)
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._splices: set[asyncio.Task[None]] = set()
+
+    async def open(self, host: str) -> int:
+        """The port it listens on.
+
+        Raises:
+            TunnelError: `host` is no address of this machine.
+        """
+        try:
+            self._server = await asyncio.start_server(
+                self._accept, host, 0, ssl=self._tls, ssl_handshake_timeout=CONNECT_TIMEOUT, limit=PIECE
+            )
+        except OSError as error:
+            raise TunnelError(f"cannot lend at {host}: {error}") from error
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Hangs up."""
+        if self._server is not None:
+            self._server.close()
+        await _end(self._splices)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._splices.add(task)
+        try:
+            near = await asyncio.open_connection("127.0.0.1", self._port, limit=PIECE)
+            await splice((reader, writer), near)
+        except OSError:
+            pass
+        finally:
+            await _close(writer)
+            self._splices.discard(task)
+
+
+End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def splice(left: End, right: End) -> None:
+    """Passes bytes both ways until either side ends; then both are closed."""
+    ways = [asyncio.ensure_future(_pass(left[0], right[1])), asyncio.ensure_future(_pass(right[0], left[1]))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, _close(left[1]), _close(right[1]), return_exceptions=True)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+async def _end(splices: set[asyncio.Task[None]]) -> None:
+    for task in splices:
+        task.cancel()
+    if splices:
+        await asyncio.wait(splices)
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while piece := await reader.read(PIECE):
+            writer.write(piece)
+            await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+
+
+def _is_own(address: tuple[str, int]) -> bool:
+    """Whether a connection comes from this very process."""
+    connections = psutil.Process().net_connections("tcp4")
+    return any(c.laddr and tuple(c.laddr) == tuple(address[:2]) for c in connections)

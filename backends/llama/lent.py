@@ -1,0 +1,77 @@
+"""Devices that other machines lend for one model: reached through tunnels, and then in llama.cpp's list like any GPU.
+
+Where the layers go is planned as for local devices (`offload.py`); only that no more is taken of each machine than it
+lends, however much it has.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from backends.errors import EngineError
+from backends.lending import rpc_library
+from backends.lending.tunnel import Entrance
+from backends.llama.devices import forget
+from backends.llama.offload import Device, Wishes
+from backends.rpc import backend_pb2 as pb
+
+
+class LentDevices:
+    """What `open_lent` has reached. Close it after the model."""
+
+    def __init__(self, lenders: Sequence[tuple[pb.RemoteDevice, Sequence[str]]], entrances: Sequence[Entrance]) -> None:
+        """`lenders`: each with llama.cpp's names for its devices."""
+        self._entrances = entrances
+        self._lender_of = {name: lender for lender, names in lenders for name in names}
+        self._count = {lender.name: len(names) for lender, names in lenders}
+
+    def owner(self, device: str) -> str:
+        """The node that lends a device, or the device itself if it is of this machine."""
+        lender = self._lender_of.get(device)
+        return lender.name if lender is not None else device
+
+    def as_lent(self, devices: Iterable[Device]) -> list[Device]:
+        """`devices`, those of other machines with no more memory than is lent."""
+        return [self._as_lent(device) for device in devices]
+
+    def _as_lent(self, device: Device) -> Device:
+        lender = self._lender_of.get(device.name)
+        if lender is None:
+            return device
+        most = lender.memory_bytes // self._count[lender.name]
+        return replace(device, free=min(device.free, most), total=min(device.total, most))
+
+    def wishes(self, layers: int) -> Wishes | None:
+        """What a person said about who takes how many of the `layers`, the output included; None: nothing."""
+        shares = {name: lender.share / self._count[lender.name] for name, lender in self._lender_of.items()}
+        whole = sum(shares.values())
+        if not whole:
+            return None
+        return Wishes(gpu_layers=round(whole * layers), tensor_split=tuple(shares.values()), devices=tuple(shares))
+
+    async def close(self) -> None:
+        """Hangs up."""
+        forget(self._lender_of)
+        await asyncio.gather(*(entrance.close() for entrance in self._entrances))
+
+
+async def open_lent(lenders: Sequence[pb.RemoteDevice]) -> LentDevices | None:
+    """Reaches every lender; None where nothing is lent.
+
+    Raises:
+        EngineError: one of them cannot be reached, or lends nothing.
+    """
+    if not lenders:
+        return None
+    entrances = [Entrance(lender) for lender in lenders]
+    try:
+        reached = []
+        for lender, entrance in zip(lenders, entrances, strict=True):
+            names = await asyncio.to_thread(rpc_library.borrow, await entrance.open())
+            if not names:
+                raise EngineError(f"node {lender.name!r} lends no device that llama.cpp understands")
+            reached.append((lender, names))
+    except BaseException:
+        await asyncio.gather(*(entrance.close() for entrance in entrances))
+        raise
+    return LentDevices(reached, entrances)

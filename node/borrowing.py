@@ -1,0 +1,96 @@
+"""Who lends for a model that is too big for this node: plans (`node.shards`) and asks (`node.loans`)."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from mesh.mesh import Mesh
+from mesh.types import Member, MeshView, NodeId
+from node.allowance import Allowance
+from node.backend_errors import BackendLoadError
+from node.backend_status import BackendSpec
+from node.loans import LenderRefusedError, Loans, protocol
+from node.machine_memory import MachineMemory
+from node.shards import Shard, ShardError, Wish, plan_shards
+
+log = logging.getLogger(__name__)
+
+MOST_PLANS = 4
+"""A node that does not lend after all is left out of the next plan; so many are made."""
+
+
+class Borrower:
+    """For all backends of this node. Fulfils `node.supervisor.Borrower`."""
+
+    def __init__(self, mesh: Mesh, allowance: Allowance, memory: MachineMemory) -> None:
+        self._mesh = mesh
+        self._allowance = allowance
+        self._memory = memory
+
+    def memory_limit(self) -> int:
+        """Bytes that a model may take here now; 0: what is free."""
+        return max(1, self._allowance.limit - self._allowance.used()) if self._allowance.limit else 0
+
+    async def borrow(
+        self,
+        spec: BackendSpec,
+        needed: int,
+        on_lost: Callable[[str], None],
+        *,
+        surely: bool,
+        held: Mapping[NodeId, int],
+    ) -> Loans | None:
+        """What the model needs beside this node; None if that is nothing, or nothing is known of what it needs.
+
+        Raises:
+            BackendLoadError: nobody lends enough.
+        """
+        if spec.wish is None or not needed or not protocol():
+            return None
+        refused: set[NodeId] = set()
+        for _ in range(MOST_PLANS):
+            view = _as_seen(self._mesh.view(), held, refused)
+            shards = self._plan(spec, needed, view, surely=surely)
+            if all(shard.node == self._mesh.self_id for shard in shards):
+                return None
+            loans = Loans(on_lost)
+            try:
+                await loans.open(self._mesh, shards)
+            except LenderRefusedError as error:
+                loans.close()
+                if spec.wish.nodes:
+                    raise BackendLoadError(str(error), code="not_lent") from error
+                log.info("model %s: %s", spec.name, error)
+                refused.add(error.node)
+                continue
+            except BaseException:
+                loans.close()
+                raise
+            log.info("model %s is split: %s", spec.name, ", ".join(loans.parts))
+            return loans
+        raise BackendLoadError(f"{len(refused)} nodes that could lend memory for it did not", code="not_lent")
+
+    def _plan(self, spec: BackendSpec, needed: int, view: MeshView, *, surely: bool) -> tuple[Shard, ...]:
+        free = int(max(self._memory.free(on_gpu=False), self._memory.free(on_gpu=True)))
+        wish = spec.wish or Wish()
+        if wish == Wish() and needed <= free and not surely:
+            return ()
+        try:
+            return plan_shards(view, needed=needed, free_here=free, protocol=protocol(), wish=wish)
+        except ShardError as error:
+            if wish == Wish() and not surely and spec.least_memory <= free:
+                return ()  # What is needed is a guess; the engine knows better.
+            raise BackendLoadError(str(error), code="not_lent") from error
+
+
+def _as_seen(view: MeshView, held: Mapping[NodeId, int], refused: set[NodeId]) -> MeshView:
+    """The mesh without those who refused, and with what is given back just now."""
+    members = {node: _with_more(m, held.get(node, 0)) for node, m in view.members.items() if node not in refused}
+    return MeshView(view.self_id, members)
+
+
+def _with_more(member: Member, more: int) -> Member:
+    lending = member.record.lending
+    if lending is None or not more:
+        return member
+    return replace(member, record=replace(member.record, lending=replace(lending, memory=lending.memory + more)))

@@ -1,0 +1,129 @@
+"""Loans: this node lends its devices to a model on a peer, and borrows a peer's for one of its own.
+
+    borrower                                              lender
+    Loan.open ── node.Lend: our certificate, bytes ───►   Lender.serve: starts a lender process (backends/lending)
+              ◄── its certificate and port ────────────   … and keeps the call open
+    engine ══════════════ TLS, straight ═══════════════►  lender process
+
+The call *is* the loan: when either side ends it, or is gone, the lender process ends, and with it what it held. So
+nothing is ever left over, and nobody keeps an account that could be wrong.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import orjson
+
+from backends.rpc import backend_pb2 as pb
+from mesh.calls import IncomingCall
+from mesh.errors import RemoteCallError
+from node.backend_errors import BackendError
+from node.backend_status import BackendSpec
+from node.failure import of_backend_error
+from node.loans import protocol
+from node.supervisor import Supervisor
+from node.tls_pair import make_pair
+
+MOST_LOANS = 8
+"""Models of others that hold a part here at the same time."""
+
+MOST_PEM = 8 * 1024
+"""Bytes of a certificate."""
+
+CACHE_BYTES = 32 * 2**30
+"""Most that borrowers' tensors take of this node's disk."""
+
+START_WAIT = 30.0
+"""Seconds for a lender process to be there."""
+
+log = logging.getLogger(__name__)
+
+
+class Lender:
+    """Lends this node's devices to peers."""
+
+    def __init__(self, supervisor: Supervisor, *, cache_dir: Path, free: Callable[[], int], host: str) -> None:
+        """Args:
+        free: bytes that may be lent now.
+        host: where lender processes listen; the mesh's own address.
+        """
+        self._supervisor = supervisor
+        self._cache_dir = cache_dir
+        self._free = free
+        self._host = host
+        self._numbers = itertools.count(1)
+        self._lent: dict[str, int] = {}
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def lent(self) -> int:
+        """Bytes promised to borrowers."""
+        return sum(self._lent.values())
+
+    async def serve(self, call: IncomingCall) -> AsyncGenerator[list[bytes], None]:
+        """One loan: answers once, then lasts until the caller hangs up or the lender process ends.
+
+        Raises:
+            RemoteCallError: it cannot be granted.
+        """
+        trusted, wanted, spoken = _read_request(await anext(call.messages, b""))
+        if spoken != protocol():
+            raise RemoteCallError("FAILED_PRECONDITION", "version_mismatch", f"this node lends by {protocol()!r} only")
+        if not await self._has_room(wanted):
+            raise RemoteCallError(
+                "RESOURCE_EXHAUSTED", "out_of_memory", f"this node has not {wanted >> 20} MiB to lend any more"
+            )
+        name = f"loan-{next(self._numbers)}"
+        self._lent[name] = wanted
+        self.on_change()
+        certificate, key = make_pair()
+        spec = BackendSpec(
+            name=name,
+            digest=name,
+            engine="lender",
+            lending=pb.Lending(
+                host=self._host,
+                tls=pb.TlsPair(certificate=certificate, key=key, trusted=trusted),
+                memory_bytes=wanted,
+                cache_dir=str(self._cache_dir),
+                cache_bytes=CACHE_BYTES,
+            ),
+        )
+        try:
+            backend = await self._supervisor.ensure(spec, timeout=START_WAIT)
+            log.info("%s: %d MiB are lent to peer %s", name, wanted >> 20, call.peer[-8:])
+            yield [orjson.dumps({"certificate": certificate, "port": backend.loaded.port})]
+            await backend.until_gone()
+        except BackendError as error:
+            failure = of_backend_error(error)
+            raise RemoteCallError(failure.status, failure.code, failure.message) from error
+        finally:
+            del self._lent[name]
+            self.on_change()
+            await asyncio.shield(self._supervisor.unload(name, grace=0.0))
+            log.info("%s has ended", name)
+        raise RemoteCallError("UNAVAILABLE", "lender_gone", "the lender process ended")
+
+    async def _has_room(self, wanted: int) -> bool:
+        """Whether there is as much; what a borrower gives back just now may take a moment to arrive."""
+        for _ in range(10):
+            if len(self._lent) < MOST_LOANS and wanted <= await asyncio.to_thread(self._free):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+
+def _read_request(raw: bytes) -> tuple[str, int, str]:
+    try:
+        request = orjson.loads(raw)
+        trusted, wanted, spoken = request["certificate"], request["memory"], request["protocol"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise RemoteCallError("INVALID_ARGUMENT", "invalid_value", "not a request for a loan") from error
+    if not (isinstance(trusted, str) and len(trusted) <= MOST_PEM and isinstance(spoken, str)):
+        raise RemoteCallError("INVALID_ARGUMENT", "invalid_value", "not a request for a loan")
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or not 0 < wanted < 2**53:
+        raise RemoteCallError("INVALID_ARGUMENT", "invalid_value", "a loan has a number of bytes")
+    return trusted, wanted, spoken

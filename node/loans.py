@@ -1,0 +1,124 @@
+"""What one backend of ours has borrowed of other nodes' memory: see `node.lending`."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+import orjson
+
+from backends.rpc import backend_pb2 as pb
+from mesh.calls import RemoteReplies
+from mesh.errors import MeshError
+from mesh.forwarding import CallHeader
+from mesh.mesh import Mesh
+from mesh.types import NodeId
+from node.backend_errors import BackendLoadError
+from node.shards import Shard
+from node.tls_pair import make_pair
+
+LEND = "node.Lend"
+
+
+class LenderRefusedError(BackendLoadError):
+    """A node does not lend after all, or is gone."""
+
+    def __init__(self, node: NodeId, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+@cache
+def protocol() -> str:
+    """What this node lends and borrows by: llama.cpp's RPC changes with its versions, and they do not mix. Empty
+    where there is no llama.cpp."""
+    try:
+        return f"llama-cpp-python {version('llama_cpp_python')}"
+    except PackageNotFoundError:
+        return ""
+
+
+class Loans:
+    """What one backend of ours has borrowed: open as long as its process lives."""
+
+    def __init__(self, on_lost: Callable[[str], None]) -> None:
+        """`on_lost` is called with a reason when a lender is gone."""
+        self._on_lost = on_lost
+        self._watches: list[asyncio.Task[None]] = []
+        self.devices: list[pb.RemoteDevice] = []
+        self.memory: dict[NodeId, int] = {}
+        """Bytes that each lends."""
+        self.parts: tuple[str, ...] = ()
+        """Who holds how much, for people."""
+
+    async def open(self, mesh: Mesh, shards: Iterable[Shard]) -> None:
+        """Asks every node of `shards` but this one.
+
+        Raises:
+            LenderRefusedError: one does not lend.
+        """
+        shards = list(shards)
+        self.parts = tuple(f"{shard.name} {shard.share:.0%}" for shard in shards)
+        for shard in shards:
+            if shard.node != mesh.self_id:
+                self.devices.append(await self._borrow(mesh, shard))
+                self.memory[shard.node] = shard.memory
+
+    async def _borrow(self, mesh: Mesh, shard: Shard) -> pb.RemoteDevice:
+        certificate, key = make_pair()
+        request = {"certificate": certificate, "memory": shard.memory, "protocol": protocol()}
+        header = CallHeader(method=LEND, model="", digest="", request_id="")
+        try:
+            replies = await mesh.call(shard.node, header, [orjson.dumps(request)])
+            try:
+                answer = orjson.loads(b"".join(await anext(replies)))
+                trusted, port = str(answer["certificate"]), int(answer["port"])
+                host = await _reachable(mesh.hosts_of(shard.node), port)
+            except BaseException:
+                await replies.aclose()
+                raise
+        except (MeshError, StopAsyncIteration, ConnectionError, ValueError, KeyError, TypeError) as error:
+            raise LenderRefusedError(
+                shard.node, f"node {shard.name} does not lend: {error or type(error).__name__}"
+            ) from error
+        self._watches.append(asyncio.create_task(self._watch(shard, replies)))
+        return pb.RemoteDevice(
+            name=shard.name,
+            address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            tls=pb.TlsPair(certificate=certificate, key=key, trusted=trusted),
+            share=shard.share if shard.is_wished else 0.0,
+            memory_bytes=shard.memory,
+        )
+
+    async def _watch(self, shard: Shard, replies: RemoteReplies) -> None:
+        reason = "it hung up"
+        try:
+            async for _ in replies:
+                pass
+        except MeshError as error:
+            reason = str(error)
+        finally:
+            await replies.aclose()
+        self._on_lost(f"node {shard.name}, which lent memory, is lost: {reason}")
+
+    def close(self) -> None:
+        """Gives everything back."""
+        for watch in self._watches:
+            watch.cancel()
+        self._watches.clear()
+
+
+async def _reachable(hosts: Sequence[str], port: int) -> str:
+    """Which of `hosts` the lender process answers at.
+
+    Raises:
+        ConnectionError: none of them.
+    """
+    for host in hosts:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return host
+    raise ConnectionError(f"port {port} of {', '.join(hosts) or 'it'} cannot be reached from here")

@@ -1,0 +1,147 @@
+"""Workers lend their memory: one model over several machines, and what happens when one of them goes."""
+
+import asyncio
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_answers_survive import Stream
+from tests.helpers.nodes import TOKEN, Node, mesh_of, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+COUNT = {"messages": [{"role": "user", "content": "Count from 1 to 60."}], "temperature": 0, "seed": 1}
+
+
+async def load(node: Node, shard: str) -> Any:
+    async with node.client() as http:
+        return await http.post("/api/models/minnow/load", json={"node": node.name, "shard": shard}, timeout=60)
+
+
+async def parts(node: Node) -> dict[str, int]:
+    """How many layers of minnow lie where, as `node` sees it."""
+    models = (await node.mesh())[node.name]["models"]
+    return {d["name"]: d["layers"] for m in models if m["name"] == "minnow" for d in m["devices"]}
+
+
+async def answer(node: Node) -> str:
+    async with node.client() as http:
+        response = await http.post("/v1/chat/completions", json={"model": "minnow", **COUNT}, timeout=60)
+        assert response.status_code == 200, response.text
+        return str(response.json()["choices"][0]["message"]["content"])
+
+
+async def test_a_model_over_two_workers_gives_the_answer_of_one_machine(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, ["a", "w1", "w2"], workers=["w1", "w2"]) as (a, w1, w2):
+        await a.load("minnow", "a")
+        alone = await answer(a)
+
+        response = await load(a, "w1,w2")
+        assert response.status_code == 200, response.text
+        held = await parts(a)
+        assert set(held) == {"w1", "w2"}
+        assert await answer(a) == alone
+
+        mesh = await a.mesh()
+        assert [mesh[name]["worker"] for name in ("a", "w1", "w2")] == [False, True, True]
+        # Given back: nothing of the model is left on the workers.
+        async with a.client() as http:
+            await http.post("/api/models/minnow/unload", json={})
+        await until(lambda: not w1.backends() and not w2.backends(), "the lenders to end")
+
+
+async def test_a_stream_goes_on_when_a_worker_that_holds_a_part_is_killed(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, ["a", "w1", "w2"], workers=["w1", "w2"]) as (a, w1, w2):
+        response = await load(a, "2")
+        assert response.status_code == 200, response.text
+        undisturbed = await answer(a)
+        victim = {"w1": w1, "w2": w2}[next(name for name in await parts(a) if name != "a")]
+
+        stream = Stream()
+        reading = asyncio.create_task(stream.read(a, {"model": "minnow", "stream": True, **COUNT}))
+        await until(lambda: len(stream.events) > 10, "the answer to run")
+        victim.kill()
+        await reading
+
+        assert stream.text() == undisturbed
+        assert victim.name not in await parts(a)
+
+
+async def test_when_nobody_is_left_the_client_is_told_what_is_missing(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, ["a", "w1"], workers=["w1"]) as (a, w1):
+        response = await load(a, "w1")
+        assert response.status_code == 200, response.text
+        w1.kill()
+        await until(lambda: _dead(a, "w1"), "a to know that w1 is dead")
+
+        async with a.client() as http:
+            refused = await http.post("/v1/chat/completions", json={"model": "minnow", **COUNT}, timeout=60)
+        assert refused.status_code == 503
+        assert "w1" in refused.json()["error"]["message"]
+
+
+async def _dead(node: Node, name: str) -> bool:
+    return bool((await node.mesh())[name]["state"] == "dead")
+
+
+async def test_a_worker_that_leaves_takes_nothing_with_it(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, ["a", "w1", "w2"], workers=["w1", "w2"]) as (a, w1, w2):
+        response = await load(a, "2")
+        assert response.status_code == 200, response.text
+        leaver = {"w1": w1, "w2": w2}[next(name for name in await parts(a) if name != "a")]
+        undisturbed = await answer(a)
+
+        stream = Stream()
+        reading = asyncio.create_task(stream.read(a, {"model": "minnow", "stream": True, **COUNT}))
+        await until(lambda: len(stream.events) > 10, "the answer to run")
+        assert await asyncio.to_thread(leaver.stop) == 0
+        await reading
+
+        assert stream.text() == undisturbed
+
+
+async def test_the_commands_that_are_printed_work(tmp_path: Path) -> None:
+    a = Node(tmp_path / "a", "a", "--no-mdns", "--mesh-host", "127.0.0.1", token=None)
+    a.start()
+    worker = None
+    try:
+        await a.until_ready()
+        show = [sys.executable, "-m", "node", "token", "show", "--data", str(a.root)]
+        shown = (await asyncio.to_thread(subprocess.run, show, capture_output=True, text=True, check=True)).stdout
+        printed = re.search(r"^worker +(\S+) (worker --token \S+)$", shown, re.MULTILINE)
+        assert printed is not None, shown
+        assert printed[2].split()[-1] in a.log()
+        assert TOKEN not in shown
+
+        extra = f"--name w --data {tmp_path / 'w'} --no-mdns --mesh-host 127.0.0.1 --peer 127.0.0.1:{a.mesh_port}"
+        command = [sys.executable, "-m", "node", *shlex.split(printed[2]), *shlex.split(extra)]
+        worker = await asyncio.create_subprocess_exec(
+            *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        key = re.search(r"API key +(\S+)", shown)
+        assert key is not None
+
+        async def sees() -> bool:
+            async with a.client() as http:
+                nodes = (await http.get("/api/mesh", headers={"Authorization": f"Bearer {key[1]}"})).json()["nodes"]
+            return any(node["name"] == "w" and node["worker"] for node in nodes)
+
+        await until(sees, "the worker to join")
+    finally:
+        if worker is not None:
+            worker.terminate()
+            await worker.wait()
+        a.stop()
+
+
+async def test_a_worker_without_a_token_says_where_to_get_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "node", "worker", "--data", str(tmp_path)]
+    result = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "needs the token" in result.stderr
+    assert "shoal token show" in result.stderr

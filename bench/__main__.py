@@ -20,6 +20,7 @@ from bench.cases import measure, measure_long_context, measure_mesh
 from bench.engine import CONCURRENCIES, measure_engine
 from bench.figures import Figures
 from bench.membership import NODES
+from bench.sound import measure_sound
 
 console = Console(highlight=False)
 
@@ -45,6 +46,10 @@ BARS: list[tuple[str, str, str, float]] = [
     ("idle", "core_percent", "<=", 1.0),
     ("install", "mb_per_s", ">=", 110),
     ("install", "more_memory_mb", "<=", 64),
+    ("transcription", "local_slower_percent", "<=", 3),
+    ("transcription", "forwarded_slower_percent", "<=", 3),
+    ("first sound", "first_sound_p50_ms", "<=", 150),
+    ("upload of 500 MB", "more_memory_mb", "<=", 32),
     ("a client leaves", "slot_free_p50_ms", "<=", 200),
     ("a client leaves, across a hop", "slot_free_p50_ms", "<=", 200),
     ("a backend dies", "noticed_p50_ms", "<=", 300),
@@ -95,7 +100,7 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
-@click.option("--only", type=click.Choice(["node", "mesh", "engine"]), help="One part of it.")
+@click.option("--only", type=click.Choice(["node", "mesh", "engine", "sound"]), help="One part of it.")
 @click.option("--soak", default=30.0, show_default=True, help="Seconds that sixteen nodes are left alone.")
 @click.option("--long", is_flag=True, help="Fill a context of 131,072 tokens as well: 4 minutes on two idle cores.")
 @click.option("--build-peers", is_flag=True, help="First make llama-server and llama_cpp.server: 10 minutes, once.")
@@ -114,6 +119,8 @@ def main(repeats: int, only: str | None, soak: float, long: bool, build_peers: b
             found |= uvloop.run(measure_mesh(Path(root), repeats, soak, _say))
         if long:
             found |= uvloop.run(measure_long_context(_say))
+        if only in (None, "sound"):
+            found |= uvloop.run(measure_sound(Path(root), repeats, _say))
         if only in (None, "engine"):
             found |= uvloop.run(measure_engine(Path(root), repeats, _say))
     console.print(table(found))

@@ -15,6 +15,7 @@ import pytest
 from tests.helpers.nodes import Node, events, mesh_of, until
 from tests.helpers.tiny_whisper import write_tiny_whisper
 from tests.helpers.transcriptions import add_whisper, noise, wav
+from tests.helpers.uploads import grown, send_nonsense
 
 pytestmark = pytest.mark.e2e
 
@@ -97,6 +98,20 @@ async def test_a_client_that_leaves_stops_the_work_and_leaves_no_file(tmp_path: 
             return busy(await b.mesh()) == 0 and spooled(a) == 0
 
         await until(is_free, "the work to stop")
+
+
+async def test_a_large_upload_costs_no_memory_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "b" / "models").mkdir(parents=True)
+    add_whisper(tmp_path / "b" / "models")
+    async with mesh_of(tmp_path, "ab") as (a, b):
+        await b.load("whisper", "b")
+        await a.until_sees("b", model="whisper", held_by="b")
+        async with grown(a) as at_entry, grown(b) as at_holder:
+            await send_nonsense(a, "whisper", 96_000_000)
+
+        assert at_entry() < 32_000_000
+        assert at_holder() < 32_000_000
+        assert spooled(a) == 0
 
 
 async def test_transcribe_writes_subtitles(tmp_path: Path) -> None:

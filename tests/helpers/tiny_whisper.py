@@ -13,6 +13,9 @@ import numpy as np
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
 WIDTH, HEADS, LAYERS, MELS = 16, 2, 1, 80
+TINY = {"width": 384, "heads": 6, "layers": 4}
+"""The size of OpenAI's smallest one, for measurements."""
+
 WINDOW = 1500
 """Positions of 30 seconds of sound."""
 
@@ -26,12 +29,14 @@ ENDS = 22.0
 """How much likelier the end is at each token than it would be by chance: answers of a few words."""
 
 
-def write_tiny_whisper(folder: Path, *, seed: int = 0) -> Path:
+def write_tiny_whisper(
+    folder: Path, *, seed: int = 0, width: int = WIDTH, heads: int = HEADS, layers: int = LAYERS
+) -> Path:
     """Writes the model's files into `folder`, which is made, and returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary, words = _vocabulary()
-    spec = ctranslate2.specs.WhisperSpec(LAYERS, HEADS, LAYERS, HEADS)
-    _fill(spec, len(vocabulary), words, np.random.default_rng(seed))
+    spec = ctranslate2.specs.WhisperSpec(layers, heads, layers, heads)
+    _fill(spec, width, len(vocabulary), words, np.random.default_rng(seed))
     spec.register_vocabulary(vocabulary)
     spec.config.suppress_ids = []
     spec.config.suppress_ids_begin = [words]
@@ -72,38 +77,38 @@ def _tokenizer(vocabulary: list[str], words: int) -> dict[str, object]:
     }
 
 
-def _fill(spec: ctranslate2.specs.WhisperSpec, size: int, words: int, draw: np.random.Generator) -> None:
+def _fill(spec: ctranslate2.specs.WhisperSpec, width: int, size: int, words: int, draw: np.random.Generator) -> None:
     def random(*shape: int) -> np.ndarray:
-        return draw.normal(0, 0.4, shape).astype(np.float32)
+        return draw.normal(0, 1.6 / width**0.5, shape).astype(np.float32)
 
     def norm(layer: object) -> None:
-        layer.gamma, layer.beta = np.ones(WIDTH, np.float32), np.zeros(WIDTH, np.float32)
+        layer.gamma, layer.beta = np.ones(width, np.float32), np.zeros(width, np.float32)
 
     def linear(layer: object, out: int, into: int) -> None:
         layer.weight, layer.bias = random(out, into), np.zeros(out, np.float32)
 
     def block(layer: object, *, crosses: bool) -> None:
         norm(layer.self_attention.layer_norm)
-        linear(layer.self_attention.linear[0], 3 * WIDTH, WIDTH)
-        linear(layer.self_attention.linear[1], WIDTH, WIDTH)
+        linear(layer.self_attention.linear[0], 3 * width, width)
+        linear(layer.self_attention.linear[1], width, width)
         if crosses:
             norm(layer.attention.layer_norm)
-            linear(layer.attention.linear[0], WIDTH, WIDTH)
-            linear(layer.attention.linear[1], 2 * WIDTH, WIDTH)
-            linear(layer.attention.linear[2], WIDTH, WIDTH)
+            linear(layer.attention.linear[0], width, width)
+            linear(layer.attention.linear[1], 2 * width, width)
+            linear(layer.attention.linear[2], width, width)
         norm(layer.ffn.layer_norm)
-        linear(layer.ffn.linear_0, 2 * WIDTH, WIDTH)
-        linear(layer.ffn.linear_1, WIDTH, 2 * WIDTH)
+        linear(layer.ffn.linear_0, 2 * width, width)
+        linear(layer.ffn.linear_1, width, 2 * width)
 
     encoder, decoder = spec.encoder, spec.decoder
-    for convolution, into in ((encoder.conv1, MELS), (encoder.conv2, WIDTH)):
-        convolution.weight, convolution.bias = random(WIDTH, into, 3), np.zeros(WIDTH, np.float32)
-    encoder.position_encodings.encodings = random(WINDOW, WIDTH)
+    for convolution, into in ((encoder.conv1, MELS), (encoder.conv2, width)):
+        convolution.weight, convolution.bias = random(width, into, 3), np.zeros(width, np.float32)
+    encoder.position_encodings.encodings = random(WINDOW, width)
     norm(encoder.layer_norm)
     for layer in encoder.layer:
         block(layer, crosses=False)
-    decoder.embeddings.weight = random(size, WIDTH)
-    decoder.position_encodings.encodings = random(TOKENS, WIDTH)
+    decoder.embeddings.weight = random(size, width)
+    decoder.position_encodings.encodings = random(TOKENS, width)
     norm(decoder.layer_norm)
     for layer in decoder.layer:
         block(layer, crosses=True)

@@ -1,0 +1,103 @@
+"""Sound: what the API adds to faster-whisper, what a large upload costs its entry node, how soon speech is heard."""
+
+import asyncio
+import io
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from faster_whisper import WhisperModel
+
+from bench.figures import Figures, ms, quantile
+from tests.helpers.nodes import Node, mesh_of
+from tests.helpers.tiny_whisper import TINY, write_tiny_whisper
+from tests.helpers.transcriptions import encoded, noise
+from tests.helpers.uploads import grown, send_nonsense
+
+MODEL = "bench-whisper"
+PATH = "/v1/audio/transcriptions"
+UPLOAD = 500_000_000
+
+
+def prepare(root: Path) -> None:
+    """Puts a whisper of random weights into a node's models folder."""
+    write_tiny_whisper(root / "models" / MODEL, **TINY)
+    (root / "models" / f"{MODEL}.yaml").write_text(f"engine: whisper\npath: {MODEL}\n")
+
+
+async def transcription(root: Path, entry: Node, holder: Node, rounds: int = 5) -> Figures:
+    """How much longer a file takes through the API than in a direct call, in turns; and through another node."""
+    data = encoded(noise(60), "ogg", "libopus")
+    yardstick = WhisperModel(str(root / "b" / "models" / MODEL))
+    took: dict[str, list[float]] = {"direct": [], "local": [], "forwarded": []}
+    texts = set()
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        texts.add(await asyncio.to_thread(_direct, yardstick, data))
+        took["direct"].append(time.perf_counter() - began)
+        for name, node in (("local", holder), ("forwarded", entry)):
+            began = time.perf_counter()
+            texts.add(await _through(node, data))
+            took[name].append(time.perf_counter() - began)
+    if len(texts) != 1:
+        raise RuntimeError("the API hears something else than the library")
+    direct, local, forwarded = (statistics.median(times[1:]) for times in took.values())
+    return {
+        "direct_s": direct,
+        "local_slower_percent": 100 * (local / direct - 1),
+        "forwarded_slower_percent": 100 * (forwarded / direct - 1),
+    }
+
+
+def _direct(model: WhisperModel, data: bytes) -> str:
+    return "".join(segment.text for segment in model.transcribe(io.BytesIO(data))[0]).strip()
+
+
+async def _through(node: Node, data: bytes) -> str:
+    async with node.client() as http:
+        response = await http.post(PATH, data={"model": MODEL}, files={"file": ("noise.ogg", data)})
+        return str(response.raise_for_status().json()["text"])
+
+
+async def large_upload(entry: Node, holder: Node) -> Figures:
+    """Half a gigabyte through a node to another one: how fast, and how much memory it costs them."""
+    async with grown(entry) as at_entry, grown(holder) as at_holder:
+        began = time.perf_counter()
+        await send_nonsense(entry, MODEL, UPLOAD)
+        took = time.perf_counter() - began
+    return {"mb_per_s": UPLOAD / 1e6 / took, "more_memory_mb": at_entry() / 1e6, "holders_more_mb": at_holder() / 1e6}
+
+
+async def first_sound(node: Node, count: int = 30) -> Figures:
+    """From a request to the first piece of its speech, with the built-in voice."""
+    took = []
+    async with node.client() as http:
+        for index in range(count):
+            asked = {
+                "model": "espeak",
+                "input": f"Sentence number {index} is not a long one. Nor is this.",
+                "voice": "nova",
+            }
+            began = time.perf_counter()
+            async with http.stream("POST", "/v1/audio/speech", json=asked) as response:
+                async for _ in response.aiter_raw():
+                    took.append(time.perf_counter() - began)
+                    break
+    return {"first_sound_p50_ms": ms(quantile(took[3:], 0.5)), "first_sound_p99_ms": ms(quantile(took[3:], 0.99))}
+
+
+async def measure_sound(root: Path, repeats: int, say: Callable[[str], None]) -> dict[str, list[Figures]]:
+    """Every case, `repeats` times each."""
+    found: dict[str, list[Figures]] = {}
+    prepare(root / "b")
+    async with mesh_of(root, "ab") as (a, b):
+        for model in (MODEL, "espeak"):
+            await b.load(model, "b")
+            await a.until_sees("b", model=model, held_by="b")
+        for index in range(repeats):
+            say(f"sound ({index + 1}/{repeats})")
+            found.setdefault("transcription", []).append(await transcription(root, a, b))
+            found.setdefault("first sound", []).append(await first_sound(b))
+            found.setdefault("upload of 500 MB", []).append(await large_upload(a, b))
+    return found

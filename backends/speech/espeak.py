@@ -30,6 +30,7 @@ _SYNCHRONOUS = 2
 _DONT_EXIT = 0x8000
 _UTF8 = 1
 _RATE = 1
+_IPA = 2
 
 
 class EspeakError(Exception):
@@ -126,6 +127,24 @@ class Espeak:
         self._hear = hear
         if self._library.espeak_Synth(encoded, len(encoded), 0, 0, 0, _UTF8, None, None) != 0:
             raise EspeakError("espeak-ng cannot speak this text")
+
+    def phonemes(self, text: str, voice: str) -> str:
+        """How `text` is pronounced, in IPA.
+
+        Raises:
+            EspeakError: no such voice.
+        """
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise EspeakError(f"espeak-ng has no voice {voice!r}")
+        convert = self._library.espeak_TextToPhonemes
+        convert.restype = ctypes.c_char_p
+        left = ctypes.c_char_p(text.replace("\0", " ").encode("utf-8", "replace"))
+        found: list[str] = []
+        while left.value:
+            # It takes a clause at a time, and moves the pointer on; none is left behind when it is done.
+            piece = convert(ctypes.byref(left), _UTF8, _IPA)
+            found.append((piece or b"").decode("utf-8", "replace"))
+        return " ".join(filter(None, found))
 
     def _heard(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _: object) -> int:
         if not samples or count <= 0:

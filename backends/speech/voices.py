@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 DEFAULT = "en-us"
 
@@ -50,6 +50,27 @@ def voice_for(wanted: str, language: str, languages: Collection[str]) -> str:
     if timbre is not None and timbre not in TIMBRES:
         raise UnknownVoiceError(f"voice {code!r} has no timbre {timbre!r}; there are {', '.join(TIMBRES)}")
     return f"{code}+{timbre}" if timbre else code
+
+
+def network_voice(wanted: str, voices: Sequence[str]) -> str:
+    """The voice of a network that is meant: one of `voices`, whose first is its own choice. OpenAI's names stand for
+    those that end in them (kokoro's af_nova), or else for one of them, always the same.
+
+    Raises:
+        UnknownVoiceError: it has no such voice.
+    """
+    if not wanted:
+        return voices[0]
+    by_name = {voice.lower(): voice for voice in voices}
+    name = wanted.lower()
+    if name in by_name:
+        return by_name[name]
+    if name in OPENAI:
+        alike = [voice for voice in voices if voice.lower().endswith(f"_{name}")]
+        return alike[0] if alike else voices[sorted(OPENAI).index(name) % len(voices)]
+    near = difflib.get_close_matches(name, by_name, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(voices[:20])}"
+    raise UnknownVoiceError(f"there is no voice {wanted[:60]!r}; {hint}")
 
 
 def _hint(code: str, languages: Collection[str]) -> str:

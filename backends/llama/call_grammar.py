@@ -14,7 +14,8 @@ RulesFor = Callable[[Any, str], tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What is written around the arguments of calls. `NAME` stands for the name, `QUOTED` for it as JSON."""
+    """What is written around the arguments of calls. `NAME` stands for the name, `QUOTED` for it as JSON, `NUMBER`
+    for any number."""
 
     before: str
     after: str = ""
@@ -28,10 +29,15 @@ def calls_grammar(frame: Frame, tools: Sequence[Tool], parallel: bool, rules_for
     rules, names = [], []
     for number, tool in enumerate(tools):
         text, root = rules_for(parameters_of(tool), f"tool{number}")
-        before = frame.before.replace("QUOTED", json.dumps(tool.name, ensure_ascii=False)).replace("NAME", tool.name)
-        rules += [text, f"call{number} ::= {joined(literal(before), root, literal(frame.after))}"]
+        begun, *more = (literal(_named(part, tool.name)) for part in frame.before.split("NUMBER"))
+        before = joined(begun, *(f"[0-9]{{1,3}} {part}" for part in more))
+        rules += [text, f"call{number} ::= {joined(before, root, literal(frame.after))}"]
         names.append(f"call{number}")
     return "\n".join([*rules, *frame_rules(frame, names, parallel)])
+
+
+def _named(text: str, name: str) -> str:
+    return json.dumps(name, ensure_ascii=False).join(part.replace("NAME", name) for part in text.split("QUOTED"))
 
 
 def frame_rules(frame: Frame, calls: Sequence[str], parallel: bool) -> list[str]:

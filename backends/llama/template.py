@@ -291,11 +291,16 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    # As in the libraries that models are published for.
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """As in the libraries that models are published for, but lists may grow and shrink: llama.cpp's template
+    for Kimi K2 needs it, and what it is given was read for this request alone."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return (attr in ("append", "pop") and type(obj) is list) or super().is_safe_attribute(obj, attr, value)
+
+
+def _environment() -> _Sandbox:
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _now

@@ -70,6 +70,8 @@ ALL_TAGS = (
     Tags("[THINK]", "[/THINK]"),
     Tags("<seed:think>", "</seed:think>"),
     Tags("<|channel>thought", "<channel|>"),
+    Tags("<mm:think>", "</mm:think>"),
+    Tags("<|START_THINKING|>", "<|END_THINKING|>"),
 )
 
 

@@ -189,6 +189,169 @@ CASES = [
         id="gemma4: nested",
     ),
     pytest.param("gemma4", '<|tool_call>call:weather{"city": "Oslo"}<tool_call|>', ("", [OSLO]), id="gemma4: JSON"),
+    # Cohere: Command R7B, Command A; Command R+
+    pytest.param(
+        "command",
+        '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "weather", "parameters": {"city": "Oslo"}},\n'
+        '    {"tool_call_id": "1", "tool_name": "add", "parameters": {"a": 1, "b": 2}}\n]<|END_ACTION|>',
+        ("", [OSLO, SUM]),
+        id="command",
+    ),
+    pytest.param(
+        "command",
+        '<|START_ACTION|>[{"parameters": {"city": "Oslo"}, "tool_name": "weather"}]<|END_ACTION|>',
+        ("", [OSLO]),
+        id="command: other order",
+    ),
+    pytest.param(
+        "command_r",
+        'Action:\n```json\n[\n    {\n        "tool_name": "weather",\n        "parameters": {"city": "Oslo"}\n    },\n'
+        '    {\n        "tool_name": "add",\n        "parameters": {"a": 1, "b": 2}\n    }\n]\n```',
+        ("", [OSLO, SUM]),
+        id="command r+",
+    ),
+    pytest.param(
+        "command_r", "Action: go home.\n```json\n[]```", ("Action: go home.\n```json\n[]```", []), id="command r: prose"
+    ),
+    # MiniMax-M3: objects and arrays are tags as well
+    pytest.param(
+        "minimax_m3",
+        ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="weather">]<]minimax[>[<city>Oslo]<]minimax[>[</city>'
+        ']<]minimax[>[<days>3]<]minimax[>[</days>]<]minimax[>[</invoke>\n]<]minimax[>[<invoke name="add">'
+        "]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<b>2]<]minimax[>[</b>]<]minimax[>[</invoke>\n"
+        "]<]minimax[>[</tool_call>",
+        ("", [("weather", {"city": "Oslo", "days": 3}), SUM]),
+        id="minimax-m3",
+    ),
+    pytest.param(
+        "minimax_m3",
+        ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="add">]<]minimax[>[<a>]<]minimax[>[<x>]<]minimax[>[<item>1'
+        "]<]minimax[>[</item>]<]minimax[>[<item>two]<]minimax[>[</item>]<]minimax[>[</x>]<]minimax[>[</a>"
+        "]<]minimax[>[</invoke>]<]minimax[>[</tool_call>",
+        ("", [("add", {"a": {"x": [1, "two"]}})]),
+        id="minimax-m3: nested",
+    ),
+    pytest.param(
+        "minimax_m2",
+        '\n<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Oslo</parameter>\n</invoke>\n'
+        '<invoke name="add">\n<parameter name="a">1</parameter>\n<parameter name="b">2</parameter>\n</invoke>\n'
+        "</minimax:tool_call>",
+        ("", [OSLO, SUM]),
+        id="minimax-m2",
+    ),
+    pytest.param(
+        "minimax_m1",
+        '<tool_calls>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n'
+        '{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_calls>',
+        ("", [OSLO, SUM]),
+        id="minimax-m1",
+    ),
+    # DeepSeek V3.2 and V4: the tag says whether a value is a text
+    pytest.param(
+        "deepseek_v32",
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="weather">\n<｜DSML｜parameter name="city" string="true">7'
+        '</｜DSML｜parameter>\n<｜DSML｜parameter name="x" string="true">3</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        '<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n'
+        "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        ("", [("weather", {"city": "7", "x": "3"}), ("add", {"a": 1})]),
+        id="deepseek V3.2",
+    ),
+    pytest.param(
+        "deepseek_v4",
+        'I look.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="weather">\n'
+        '<｜DSML｜parameter name="city" string="true">Oslo'
+        "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+        ("I look.", [OSLO]),
+        id="deepseek V4",
+    ),
+    # Kimi K2
+    pytest.param(
+        "kimi_k2",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
+        '{"city": "Oslo"}<|tool_call_end|><|tool_call_begin|>functions.add:1<|tool_call_argument_begin|>'
+        '{"a": 1, "b": 2}<|tool_call_end|><|tool_calls_section_end|>',
+        ("", [OSLO, SUM]),
+        id="kimi k2",
+    ),
+    # Others
+    pytest.param(
+        "solar",
+        '<|tool_calls|><|tool_call:begin|>call00000<|tool_call:name|>weather<|tool_call:args|>{"city": "Oslo"}'
+        '<|tool_call:end|><|tool_call:begin|>call00001<|tool_call:name|>add<|tool_call:args|>{"a": 1, "b": 2}'
+        "<|tool_call:end|><|calls|>",
+        ("", [OSLO, SUM]),
+        id="solar open",
+    ),
+    pytest.param(
+        "functionary",
+        '<function=weather>{"city": "Oslo"}</function><function=add>{"a": 1, "b": 2}</function>',
+        ("", [OSLO, SUM]),
+        id="functionary 3.1",
+    ),
+    pytest.param(
+        "gigachat",
+        '<|function_call|>{"name": "weather", "arguments": {"city": "Oslo"}}',
+        ("", [OSLO]),
+        id="gigachat 3.1",
+    ),
+    pytest.param(
+        "gigachat",
+        '\n\nfunction call<|role_sep|>\n{"name": "weather", "arguments": {"city": "Oslo"}}',
+        ("", [OSLO]),
+        id="gigachat 3",
+    ),
+    pytest.param(
+        "apriel",
+        '<tool_calls>[{"name": "weather", "arguments": {"city": "Oslo"}, "id": "call00000"}, '
+        '{"name": "add", "arguments": {"a": 1, "b": 2}, "id": "call00001"}]</tool_calls>',
+        ("", [OSLO, SUM]),
+        id="apriel",
+    ),
+    pytest.param(
+        "nemotron",
+        '<TOOLCALL>[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "add", "arguments": {"a": 1, "b": 2}}]'
+        "</TOOLCALL>",
+        ("", [OSLO, SUM]),
+        id="nemotron nano 2",
+    ),
+    pytest.param(
+        "granite",
+        '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}, '
+        '{"name": "add", "arguments": {"a": 1, "b": 2}}]',
+        ("", [OSLO, SUM]),
+        id="granite 3.3",
+    ),
+    pytest.param(
+        "apertus",
+        '<|tools_prefix|>[{"weather": {"city": "Oslo"}}, {"add": {"a": 1, "b": 2}}]<|tools_suffix|>',
+        ("", [OSLO, SUM]),
+        id="apertus",
+    ),
+    pytest.param(
+        "lfm2",
+        '<|tool_call_start|>[{"name": "weather", "arguments": {"city": "Oslo"}}]<|tool_call_end|>',
+        ("", [OSLO]),
+        id="lfm2: JSON",
+    ),
+    pytest.param(
+        "lfm2",
+        "<|tool_call_start|>[weather(city='Oslo'), add(a=1, b=2)]<|tool_call_end|>",
+        ("", [OSLO, SUM]),
+        id="lfm2: python",
+    ),
+    pytest.param(
+        "seed_oss",
+        "<seed:tool_call>\n<function=weather>\n<parameter=city>Oslo</parameter>\n</function>\n</seed:tool_call>",
+        ("", [OSLO]),
+        id="seed-oss",
+    ),
+    pytest.param(
+        "minicpm",
+        '<function name="weather"><param name="city">Oslo</param></function>\n'
+        '<function name="add"><param name="a">1</param><param name="b">2</param></function>',
+        ("", [OSLO, SUM]),
+        id="minicpm 5",
+    ),
     # gpt-oss
     pytest.param(
         "harmony",
@@ -349,3 +512,54 @@ def test_every_format_has_a_grammar_that_names_each_tool(name: str) -> None:
 
     assert all(tool.name in grammar for tool in TOOLS)
     assert "root ::= " in grammar
+
+
+def written(name: str, calls: list[tuple[str, dict[str, Any]]]) -> str:
+    """What a model writes that is constrained to these calls."""
+    frame, *tags = FORMATS[name].grammar.args  # type: ignore[attr-defined]  # a partial
+    texts = []
+    for number, (tool, arguments) in enumerate(calls):
+        body = json.dumps(arguments)
+        if tags:
+            values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in arguments.items()}
+            body = "".join(
+                tags[0].written_before.replace("KEY", key).replace("TEXT", json.dumps(isinstance(arguments[key], str)))
+                + value
+                + tags[0].written_after.replace("KEY", key)
+                for key, value in values.items()
+            )
+        before = frame.before.replace("QUOTED", json.dumps(tool)).replace("NAME", tool).replace("NUMBER", str(number))
+        texts.append(before + body + frame.after)
+    return str(frame.opening + frame.between.join(texts) + frame.closing)
+
+
+weather_calls = st.fixed_dictionaries(
+    {"city": st.text(alphabet="ab <]{", max_size=8)}, optional={"days": st.integers(0, 99)}
+)
+add_calls = st.fixed_dictionaries({"a": st.integers(-9, 9), "b": st.integers(-9, 9)})
+lists_of_calls = st.lists(
+    st.tuples(st.just("weather"), weather_calls) | st.tuples(st.just("add"), add_calls), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(FORMATS.keys() - {"harmony"})), lists_of_calls)
+def test_calls_as_the_grammar_has_them_are_read_back(name: str, calls: list[tuple[str, dict[str, Any]]]) -> None:
+    text = written(name, calls)
+
+    shown, found = read(name, list(text))
+
+    assert shown == ""
+    assert [(tool, json.loads(arguments)) for tool, arguments in found] == calls
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"harmony"}))
+def test_the_grammar_of_a_required_call_allows_calls_alone(name: str) -> None:
+    grammar = FORMATS[name].grammar(TOOLS, True, rules_of_schema)
+    calls = [("weather", {"city": "Oslo <b>", "days": 3}), ("add", {"a": 1, "b": 2})]
+    text = written(name, calls)
+
+    assert matches(grammar, text)
+    assert not matches(grammar, f"Well, {text}")
+    assert not matches(grammar, written(name, [("weather", {"days": 3})])), "the city is required"
+    assert not matches(FORMATS[name].grammar(TOOLS, False, rules_of_schema), text), "one call only"

@@ -20,6 +20,7 @@ from bench.cases import measure, measure_long_context, measure_mesh
 from bench.engine import CONCURRENCIES, measure_engine
 from bench.figures import Figures
 from bench.membership import NODES
+from bench.shards import measure_swarm
 from bench.sound import measure_sound
 
 console = Console(highlight=False)
@@ -62,6 +63,10 @@ BARS: list[tuple[str, str, str, float]] = [
     (f"{NODES} nodes, a node is killed", "known_to_all_ms", "<=", 300),
     (f"{NODES} nodes, a node freezes", "known_to_all_ms", "<=", 3000),
     (f"{NODES} nodes, a link is cut", "known_to_all_ms", "<=", 3000),
+    ("over two lenders", "of_bare_rpc", ">=", 0.9),
+    ("over two lenders", "cold_mb_per_s", ">=", 100),
+    ("over two lenders", "warm_load_s", "<=", 3.0),
+    ("a worker joins", "first_answer_s", "<=", 3.0),
     *((f"{count} at once", "of_llama_server", ">=", 1.0) for count in CONCURRENCIES),
     *((f"{count} at once", "of_its_first_token", "<=", 1.1) for count in CONCURRENCIES),
     ("16 at once", "of_llama_cpp_server", ">=", 3.0),
@@ -100,7 +105,7 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
-@click.option("--only", type=click.Choice(["node", "mesh", "engine", "sound"]), help="One part of it.")
+@click.option("--only", type=click.Choice(["node", "mesh", "swarm", "engine", "sound"]), help="One part of it.")
 @click.option("--soak", default=30.0, show_default=True, help="Seconds that sixteen nodes are left alone.")
 @click.option("--long", is_flag=True, help="Fill a context of 131,072 tokens as well: 4 minutes on two idle cores.")
 @click.option("--build-peers", is_flag=True, help="First make llama-server and llama_cpp.server: 10 minutes, once.")
@@ -117,6 +122,8 @@ def main(repeats: int, only: str | None, soak: float, long: bool, build_peers: b
             found |= uvloop.run(measure(Path(root), repeats, _say))
         if only in (None, "mesh"):
             found |= uvloop.run(measure_mesh(Path(root), repeats, soak, _say))
+        if only in (None, "swarm"):
+            found |= uvloop.run(measure_swarm(Path(root), repeats, _say))
         if long:
             found |= uvloop.run(measure_long_context(_say))
         if only in (None, "sound"):

@@ -82,7 +82,7 @@ class Entrance:
         Raises:
             TunnelError: it cannot be reached.
         """
-        self._loop = asyncio.new_event_loop()
+        self._loop = _new_loop()
         threading.Thread(target=_run, args=(self._loop,), name="tunnel", daemon=True).start()
         return await self._there(self._loop, self._open())
 
@@ -107,14 +107,14 @@ class Entrance:
             self._server.close()
         await _end(self._splices)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _start(self._pass_on(reader, writer), self._splices)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Any program of this machine could connect; what it would get is the lender's memory.
         if not _is_own(writer.get_extra_info("peername")):
             await _close(writer)
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._splices.add(task)
         try:
             far_reader, far_writer = await self._reach()
             await splice((reader, writer), (far_reader, far_writer))
@@ -122,7 +122,6 @@ class Entrance:
             pass  # llama.cpp sees its connection end, and ends this process: it knows no other way.
         finally:
             await _close(writer)
-            self._splices.discard(task)
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, _, port = self._device.address.rpartition(":")
@@ -163,10 +162,10 @@ class Exit:
             self._server.close()
         await _end(self._splices)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._splices.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _start(self._pass_on(reader, writer), self._splices)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             near = await asyncio.open_connection("127.0.0.1", self._port, limit=PIECE)
             await splice((reader, writer), near)
@@ -174,7 +173,6 @@ class Exit:
             pass
         finally:
             await _close(writer)
-            self._splices.discard(task)
 
 
 End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -191,6 +189,14 @@ async def splice(left: End, right: End) -> None:
         await asyncio.gather(*ways, _close(left[1]), _close(right[1]), return_exceptions=True)
 
 
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # Not on Windows; it only costs time.
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
@@ -198,11 +204,18 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
+def _start(what: Coroutine[Any, Any, None], splices: set[asyncio.Task[None]]) -> None:
+    """In a task of its own: asyncio reports the end of one that it started itself as an error."""
+    task = asyncio.get_running_loop().create_task(what)
+    splices.add(task)
+    task.add_done_callback(splices.discard)
+
+
 async def _end(splices: set[asyncio.Task[None]]) -> None:
-    for task in splices:
+    for task in (ending := list(splices)):
         task.cancel()
-    if splices:
-        await asyncio.wait(splices)
+    if ending:
+        await asyncio.wait(ending)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -137,7 +137,7 @@ class Node:
             children = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [child for child in children if "backends" in " ".join(child.cmdline())]
+        return [child for child in children if "backends" in " ".join(_command(child))]
 
     def kill(self) -> None:
         """kill -9, as a crash would."""
@@ -157,6 +157,13 @@ class Node:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"{self.name} did not stop in {timeout} s:\n{self.log()[-3000:]}") from None
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:  # It has just ended.
+        return []
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from mesh.mesh import Mesh
-from mesh.types import Device, Lending
+from mesh.types import Device, Lending, ModelRecord, ModelState
 from node.devices import detect
 from node.loans import protocol
 from node.local_models import SOON_READ, LocalModels
@@ -56,12 +56,18 @@ class Announcer:
         self._api_url = api_url
         self._devices: tuple[Device, ...] = ()
         self._is_stale = asyncio.Event()
+        self._is_away = False
         local.on_change(self._announce)
         sharing.on_change = self._announce
 
     def look_again(self) -> None:
         """Memory was taken or given back: others should hear of it soon."""
         self._is_stale.set()
+
+    def step_back(self, is_away: bool) -> None:
+        """Says that this node takes no work, or takes it again."""
+        self._is_away = is_away
+        self._announce()
 
     async def ready(self) -> None:
         """The first announcement."""
@@ -91,11 +97,18 @@ class Announcer:
             api_url=self._api_url(),
             software=SOFTWARE,
             devices=self._devices,
-            models=self._local.records(),
+            models=self._models(),
             files=self._sharing.ids,
             is_worker=self._is_worker,
-            lending=self._lending,
+            lending=None if self._is_away else self._lending,
         )
+
+    def _models(self) -> Sequence[ModelRecord]:
+        records = self._local.records()
+        if not self._is_away:
+            return records
+        # Nobody chooses what is draining; what is only on the disk here is another's to load.
+        return [replace(m, state=ModelState.DRAINING) for m in records if m.state is not ModelState.ON_DISK]
 
     def _look(self) -> None:
         self._devices = tuple(replace(d, memory_free=_step(d.memory_free)) for d in self._look_at_devices())

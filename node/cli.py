@@ -207,6 +207,7 @@ def up(config: Path | None, **settings: Any) -> None:
     help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
 )
 @memory_option
+@option("--idle-only", is_flag=True, help="Take no work while other programs keep this machine busy; hand it on.")
 @option("--devices", metavar="0,1", help="Only these GPUs, by number; none: the CPU.")
 @option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens; :: for IPv6 too.")
 @option("--mesh-port", type=int, default=0, show_default="any free one", help="Mesh port.")

@@ -68,6 +68,9 @@ class NodeConfig:
     worker: bool = False
     """Give compute, and be no endpoint: the API answers programs on this machine only, at any free port."""
 
+    idle_only: bool = False
+    """Take no work of others while the machine's owner uses it, and hand on what runs."""
+
     memory: int = 0
     """Bytes that models may take here, lent ones included; 0: all that is free."""
 

@@ -24,7 +24,7 @@ from node.backend_errors import BackendError
 from node.backend_status import BackendSpec
 from node.failure import of_backend_error
 from node.loans import protocol
-from node.supervisor import Supervisor
+from node.supervisor import Backend, Supervisor
 from node.tls_pair import make_pair
 
 MOST_LOANS = 8
@@ -56,6 +56,7 @@ class Lender:
         self._host = host
         self._numbers = itertools.count(1)
         self._lent: dict[str, int] = {}
+        self._recalled = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -96,7 +97,7 @@ class Lender:
             backend = await self._supervisor.ensure(spec, timeout=START_WAIT)
             log.info("%s: %d MiB are lent to peer %s", name, wanted >> 20, call.peer[-8:])
             yield [orjson.dumps({"certificate": certificate, "port": backend.loaded.port})]
-            await backend.until_gone()
+            await self._until_over(backend)
         except BackendError as error:
             failure = of_backend_error(error)
             raise RemoteCallError(failure.status, failure.code, failure.message) from error
@@ -106,6 +107,19 @@ class Lender:
             await asyncio.shield(self._supervisor.unload(name, grace=0.0))
             log.info("%s has ended", name)
         raise RemoteCallError("UNAVAILABLE", "lender_gone", "the lender process ended")
+
+    def recall(self) -> None:
+        """Ends every loan: this machine needs its memory."""
+        self._recalled.set()
+        self._recalled = asyncio.Event()
+
+    async def _until_over(self, backend: Backend) -> None:
+        ends = [asyncio.ensure_future(backend.until_gone()), asyncio.ensure_future(self._recalled.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     async def _has_room(self, wanted: int) -> bool:
         """Whether there is as much; what a borrower gives back just now may take a moment to arrive."""

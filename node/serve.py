@@ -51,6 +51,7 @@ from node.errors import StartError
 from node.gallery_desk import GalleryDesk
 from node.gallery_door import GalleryDoor
 from node.greeter import Greeter
+from node.idle_only import mind_owner
 from node.install_job import InstallJob
 from node.installs import Installs
 from node.lan import lan_address
@@ -61,6 +62,7 @@ from node.local_models import LocalModels
 from node.machine_memory import MachineMemory, llama_offloads
 from node.metrics import NodeCollector
 from node.offers import Offers
+from node.owner import OwnerWatch
 from node.parent import exit_with_parent
 from node.paths import DataFolder, write_private
 from node.replicator import Replicator
@@ -195,6 +197,15 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         background.start(local.keep_tidy(), "unloading idle models")
         replicator = Replicator(mesh, local, after=config.replicate_after)
         background.start(replicator.run(), "looking for saturated models")
+        if config.idle_only:
+
+            def step_back(is_away: bool) -> None:
+                peers.is_away = is_away
+                if is_away:
+                    lender.recall()
+                announcer.step_back(is_away)
+
+            background.start(mind_owner(OwnerWatch(), step_back), "looking whether the owner uses this machine")
         if config.mdns:
             background.start(greeter.mind_loneliness(is_new_mesh=is_new_token), "looking who is there")
         for model in config.model:

@@ -50,6 +50,8 @@ class PeerService:
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_draining = False
+        self.is_away = False
+        """The owner uses the machine: no calls are taken, and those that run are given up, to go on elsewhere."""
 
     async def finish(self, grace: float) -> None:
         """Waits until no call of a peer is running, at most `grace` seconds."""
@@ -66,6 +68,8 @@ class PeerService:
         try:
             async with contextlib.aclosing(self._answer(call)) as batches:
                 async for batch in batches:
+                    if self.is_away and call.header.method in (*OPEN_TO_PEERS, LEND):
+                        raise RemoteCallError("UNAVAILABLE", "shutting_down", "the owner of this machine needs it")
                     yield batch
         finally:
             self._running -= 1
@@ -80,6 +84,8 @@ class PeerService:
                 async for piece in pieces:
                     yield piece
             return
+        if self.is_away:
+            raise RemoteCallError("UNAVAILABLE", "shutting_down", "the owner of this machine needs it")
         if self.is_draining:
             raise RemoteCallError("UNAVAILABLE", "shutting_down", "this node is stopping")
         if header.method == KEEP_TAPE:

@@ -145,3 +145,34 @@ async def test_a_worker_without_a_token_says_where_to_get_one(tmp_path: Path) ->
     assert result.returncode == 1
     assert "needs the token" in result.stderr
     assert "shoal token show" in result.stderr
+
+
+async def test_a_worker_hands_its_work_on_when_its_owner_needs_the_machine(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, ["a", "w1", "w2"], workers=["w1", "w2"]) as (a, w1, w2):
+        w1.stop()
+        w1.flags = (*w1.flags, "--idle-only")
+        w1.start()
+        await w1.until_ready()
+        await a.until_sees("w1", "w2")
+        burning = [await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass") for _ in range(2)]
+        try:
+            await w2.load("echo", "w2")
+            stream = Stream()
+            text = " ".join(f"word{number}" for number in range(300))
+            body: dict[str, Any] = {"messages": [{"role": "user", "content": text}], "model": "echo", "stream": True}
+            async with a.client() as http:
+                await http.post("/api/models/echo/load", json={"node": "w1"})
+            await stream.read(a, body | {"chat_template_kwargs": {"token_interval": 0.02}})
+            assert stream.text() == text
+
+            async def is_away() -> bool:
+                return not (await a.mesh())["w1"]["lends"]
+
+            await until(is_away, "w1 to step back")
+            async with a.client() as http:
+                response = await http.post("/v1/chat/completions", json=body | {"stream": False})
+            assert response.headers["x-shoal-node"] != "w1"
+        finally:
+            for program in burning:
+                program.kill()
+                await program.wait()

@@ -26,7 +26,7 @@ class LanNode(Node):
 
 
 @contextlib.asynccontextmanager
-async def started(*nodes: LanNode) -> AsyncIterator[None]:
+async def started(*nodes: Node) -> AsyncIterator[None]:
     """Runs them; stopped at the end."""
     try:
         for node in nodes:

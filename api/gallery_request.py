@@ -10,6 +10,7 @@ INSTALL_FIELDS = (
     SOURCE,
     Text("name", about="What the model is called; absent: as its source calls it."),
     Text("node", about="Name or id of the node that installs it; absent: this one."),
+    Flag("everywhere", about="Install it on every node of the mesh; its origin is asked for each byte once."),
     Integer("context", 0, 10_000_000, about="Tokens of context that should fit into memory beside the weights."),
     Flag("allow_pickle", about="Also take checkpoints that can run any program when they are read."),
 )

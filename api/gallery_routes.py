@@ -11,7 +11,7 @@ from quart import Quart, Response
 from api import sse
 from api.current import current_request, json_response
 from api.error_reply import error_json
-from api.errors import ApiError, JobNotFoundError
+from api.errors import ApiError, InvalidRequestError, JobNotFoundError
 from api.fields import missing, parse_object, read_fields
 from api.gallery_request import CARD, INSTALL_FIELDS
 from api.ports import Gallery
@@ -31,6 +31,11 @@ def add_gallery_routes(app: Quart, gallery: Gallery) -> None:
         if not body.get("source"):
             raise missing("source", "Say what to install; GET /api/gallery lists names.")
         node = body.pop("node", None) or asked_node()
+        if body.pop("everywhere", False):
+            if node:
+                raise InvalidRequestError("Say either node or everywhere.", param="everywhere")
+            jobs = await gallery.install_everywhere(body)
+            return json_response({"jobs": [with_urls(job, job["node"]) if "id" in job else job for job in jobs]}, 202)
         return job_response(await gallery.ask("install", body, node), node)
 
     @app.get("/api/gallery/jobs")
@@ -94,9 +99,14 @@ async def _events(first: Mapping[str, Any], changes: AsyncIterator[Mapping[str, 
 
 def job_response(job: Mapping[str, Any], node: str | None) -> Response:
     """A job that has begun, and where to look how far it is."""
+    return json_response(with_urls(job, node), 202)
+
+
+def with_urls(job: Mapping[str, Any], node: str | None) -> dict[str, Any]:
+    """The job, and where it can be watched."""
     path = f"/api/gallery/jobs/{job['id']}"
     query = f"?node={quote(node, safe='')}" if node else ""
-    return json_response({**job, "url": path + query, "events": f"{path}/events{query}"}, 202)
+    return {**job, "url": path + query, "events": f"{path}/events{query}"}
 
 
 def asked_node() -> str | None:

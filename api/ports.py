@@ -552,6 +552,10 @@ class Gallery(Protocol):
         """
         ...
 
+    async def install_everywhere(self, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Begins the same install on every node of the mesh; each one's job, or why it has none, with its `node`."""
+        ...
+
     def watch(self, job: str, node: str | None) -> AsyncIterator[Mapping[str, Any]]:
         """An install after each change, until it is over. Closing it ends the watching, not the install."""
         ...

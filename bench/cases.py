@@ -8,13 +8,14 @@ import asyncio
 import resource
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from backends.rpc import backend_pb2 as pb
-from bench import routing_cases
+from bench import routing_cases, travel
 from bench.figures import Figures, ms, quantile
 from bench.installs import installs
 from bench.long_context import long_context
@@ -258,6 +259,8 @@ async def measure(root: Path, repeats: int, say: Callable[[str], None]) -> dict[
         await run("1000 streams", lambda: many_streams(b))
     await run("long context", long_context)
     await run("install", lambda: installs(root))
+    for name, _ in travel.CASES:
+        await run(name, partial(travel.one_case, name))
     return found
 
 

@@ -23,8 +23,8 @@ from tests.helpers.nodes import Node, mesh_of
 SIZE = 400 * 1024 * 1024
 
 
-def write_model(path: Path) -> None:
-    """A GGUF file of `SIZE` bytes that any reader takes for a model, with nothing in it that compresses."""
+def write_model(path: Path, size: int = SIZE) -> None:
+    """A GGUF file of `size` bytes that any reader takes for a model, with nothing in it that compresses."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
@@ -34,8 +34,8 @@ def write_model(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(head)
-        while file.tell() < SIZE:
-            file.write(block[: SIZE - file.tell()])
+        while file.tell() < size:
+            file.write(block[: size - file.tell()])
 
 
 async def installs(root: Path) -> Figures:
@@ -65,7 +65,7 @@ async def _installs(root: Path) -> Figures:
 async def _install(node: Node, source: str) -> Figures:
     assert node.process is not None
     process = psutil.Process(node.process.pid)
-    before = _memory(process)
+    before = memory_of(process)
     most = before
     lag = 0.0
     async with node.client() as http:
@@ -75,7 +75,7 @@ async def _install(node: Node, source: str) -> Figures:
             asked = time.perf_counter()
             job = (await http.get(f"/api/gallery/jobs/{job['id']}")).json()
             lag = max(lag, time.perf_counter() - asked)
-            most = max(most, _memory(process))
+            most = max(most, memory_of(process))
             await asyncio.sleep(0.02)
         took = time.perf_counter() - began
     assert job["state"] == "done", job
@@ -86,7 +86,7 @@ async def _install(node: Node, source: str) -> Figures:
     }
 
 
-def _memory(process: psutil.Process) -> int:
+def memory_of(process: psutil.Process) -> int:
     """Resident memory of the node and of what it started."""
     total = 0
     for part in (process, *process.children(recursive=True)):

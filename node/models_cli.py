@@ -115,6 +115,7 @@ def models_search(words: tuple[str, ...], as_json: bool, api: str | None, data: 
 @click.option("--allow-pickle", is_flag=True, help="Also take checkpoints that can run any program when read.")
 @click.option("--detach", is_flag=True, help="Return at once; it goes on by itself.")
 @node_option
+@click.option("--everywhere", is_flag=True, help="On every node of the mesh; fetched from the internet once for all.")
 @json_option
 @api_option
 @data_option
@@ -125,6 +126,7 @@ def models_install(
     allow_pickle: bool,
     detach: bool,
     node: str | None,
+    everywhere: bool,
     as_json: bool,
     api: str | None,
     data: Path,
@@ -133,17 +135,30 @@ def models_install(
 
     \b
     qwen3-4b                   a name of the gallery ('shoal models search'); qwen3-4b:Q8_0 for one quantization
+    goldfish                   a model that another node has, which gives it to this one
     hf://ORG/REPO[:QUANT]      a GGUF repository of the Hugging Face hub
     ollama://NAME[:TAG]        Ollama's registry; oci://HOST/NAME[:TAG] any other
     https://HOST/x.gguf        one file; file:///PATH/x.gguf one on the node's machine, read in place
 
+    What other nodes have comes from them, not from the internet.
+
     Ctrl-C stops watching; the install goes on. 'shoal models jobs' lists installs and cancels them.
     """
     from node.client import NodeClient
-    from node.models_view import follow
+    from node.models_view import follow, follow_all
 
     client = NodeClient.find(api, data)
     body = {"source": source, "name": name, "node": node, "context": context, "allow_pickle": allow_pickle}
+    if everywhere:
+        jobs = client.post("/api/gallery/install", {k: v for k, v in body.items() if v} | {"everywhere": True})["jobs"]
+        jobs = jobs if detach else follow_all(client, jobs, errors)
+        if as_json:
+            click.echo(json.dumps(jobs, indent=2))
+        elif detach:
+            console.print(f"{source} is being installed on {', '.join(job['node'] for job in jobs)}", markup=False)
+        else:
+            console.print(f"{jobs[0]['name']} is installed on {', '.join(job['node'] for job in jobs)}", markup=False)
+        return
     job = client.post("/api/gallery/install", {key: value for key, value in body.items() if value})
     if not detach:
         job = follow(client, job, errors)

@@ -1,6 +1,7 @@
 """Installs and gallery entries in the terminal."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +11,12 @@ from rich.text import Text
 
 from node.client import NodeClient
 from node.errors import CommandError
+from node.install_job import OVER
 
 Json = Mapping[str, Any]
+
+LOOK_EVERY = 0.4
+"""Seconds between two looks at installs of several nodes."""
 
 
 def size_text(count: float) -> str:
@@ -67,6 +72,42 @@ def follow(client: NodeClient, job: Json, console: Console) -> Json:
     return job
 
 
+def follow_all(client: NodeClient, jobs: Sequence[Json], console: Console) -> list[Json]:
+    """Shows installs on several nodes until all are over; their last states.
+
+    Raises:
+        CommandError: one of them failed or was cancelled.
+    """
+    latest = list(jobs)
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+    ]
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            tasks = [progress.add_task(str(job["node"]), total=None, told=job["state"]) for job in jobs]
+            while True:
+                for number, task in enumerate(tasks):
+                    job = latest[number]
+                    if job["state"] not in OVER:
+                        found = client.get(f"/api/gallery/jobs/{job['id']}", node=job["node_id"])
+                        job = latest[number] = {**job, **found, "node": job["node"]}
+                    size, fetched = job.get("size") or None, job.get("fetched", 0)
+                    progress.update(task, total=size, completed=fetched, told=told(job))
+                if all(job["state"] in OVER for job in latest):
+                    break
+                time.sleep(LOOK_EVERY)
+    except KeyboardInterrupt:
+        raise CommandError(
+            "the installs go on without you: 'shoal models jobs --node N' tells how far one is"
+        ) from None
+    failures = [f"{job['node']}: {job['error'] or job['state']}" for job in latest if job["state"] != "done"]
+    if failures:
+        raise CommandError("; ".join(failures), hint="what is installed elsewhere stays; install it again to try again")
+    return latest
+
+
 def told(job: Json) -> str:
     """How far an install is, in a few words."""
     if job["state"] != "running":
@@ -77,6 +118,8 @@ def told(job: Json) -> str:
     parts += [f"{size_text(job['fetched'])} of {size_text(job['size'])}"]
     if job["speed"]:
         parts.append(f"{size_text(job['speed'])}/s")
+    if job["from_peers"]:
+        parts.append(f"{size_text(job['from_peers'])} from other nodes")
     if job["seconds_left"]:
         parts.append(f"{duration_text(job['seconds_left'])} left")
     return ", ".join(parts)

@@ -30,12 +30,23 @@ async def test_an_install_is_answered_at_once_with_where_to_look(client: Client,
     assert gallery.asked == [("install", {"source": "hf://a/b", "context": 8192}, "b 1")]
 
 
+async def test_an_install_everywhere_tells_of_every_node(client: Client, gallery: FakeGallery) -> None:
+    answer = await client.post("/api/gallery/install", json={"source": "hf://a/b", "everywhere": True})
+
+    jobs = (await answer.get_json())["jobs"]
+    assert answer.status_code == 202
+    assert jobs[0]["url"] == "/api/gallery/jobs/job-1?node=a"
+    assert jobs[1] == {"state": "failed", "error": "no", "node": "b"}
+    assert gallery.asked == [("install everywhere", {"source": "hf://a/b"}, None)]
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({}, "source"),
         ({"source": ""}, "source"),
         ({"source": 1}, "source"),
+        ({"source": "x", "node": "b", "everywhere": True}, "everywhere"),
         ({"source": "x", "context": -1}, "context"),
         ({"source": "x", "allow_pickle": "yes"}, "allow_pickle"),
     ],

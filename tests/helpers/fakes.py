@@ -227,6 +227,10 @@ class FakeGallery:
             raise JobNotFoundError("there is no such install", param="job")
         return {"id": "job-1", "state": "queued", **body}
 
+    async def install_everywhere(self, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        self.asked.append(("install everywhere", dict(body), None))
+        return [{"id": "job-1", "node": "a"}, {"state": "failed", "error": "no", "node": "b"}]
+
     async def watch(self, job: str, node: str | None) -> AsyncIterator[Mapping[str, Any]]:
         await self.ask("watch", {"id": job}, node)
         for state in ("queued", "running", "done"):

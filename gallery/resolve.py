@@ -10,6 +10,7 @@ from gallery.entry_file import Entry
 from gallery.errors import InstallError
 from gallery.gguf_header import cache_bytes_per_token
 from gallery.offer import Offer
+from gallery.sound_models import sound_model
 from gallery.source import (
     EngineSource,
     EntrySource,
@@ -29,8 +30,11 @@ from gallery.web import Web, check_status
 BEGINNING_BYTES = 64 * 1024
 """Of a GGUF file: the shape of the model comes before its vocabulary."""
 
-RUNNING_ENGINES = frozenset({"llama"})
+RUNNING_ENGINES = frozenset({"llama", "whisper", "speech"})
 """Engines whose models can be installed; the others' entries are there to be found, for now."""
+
+FROM_PEERS = frozenset({"llama"})
+"""Engines whose models other nodes can give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ def resolve(wish: Wish, web: Web) -> Resolved:
 
 def from_offer(wish: Wish, offer: Offer) -> Resolved:
     """A model that other nodes of the mesh have, as they have it."""
-    if offer.engine not in RUNNING_ENGINES:
+    if offer.engine not in FROM_PEERS:
         raise InstallError(
             f"{offer.name} needs the engine {offer.engine}, which cannot be installed from a peer", code="unsupported"
         )
@@ -150,6 +154,15 @@ def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:
 def _hub(wish: Wish, source: HubSource, name: str, web: Web, *, context: int = 0) -> Resolved:
     repository = hub.look_up(source)
     found = variants(repository.files)
+    if not found and (sound := sound_model(repository.files, source.quantization, repository.name)) is not None:
+        return Resolved(
+            name=name,
+            files=tuple(hub.remote_file(repository, file) for file in sound.files),
+            card={"engine": sound.engine},
+            resolved=f"hf://{repository.name}@{repository.commit}",
+            why=sound.why,
+            licence=repository.licence,
+        )
     if not found:
         # Why not, in the words that fit: a checkpoint that could run code, or simply another format.
         for file in repository.files:

@@ -208,8 +208,9 @@ def _bring(
         known = [file for file in found.files if file.size is not None]
         check_disk(folder, sum((f.size or 0) - already_here(f, folder) for f in known))
         fetched = _unpacked(_fetch_all(found, folder, web, config, company), folder)
-        for file, _ in fetched:
-            _check_model_file(file.path, allow_pickle=order.allow_pickle)
+        if "engine" not in found.card:  # Other engines' files are no GGUF.
+            for file, _ in fetched:
+                _check_model_file(file.path, allow_pickle=order.allow_pickle)
         first = Path(found.name) / fetched[0][0].path.name
     lock = Lock(
         source=without_query(order.source),

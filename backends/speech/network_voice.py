@@ -1,8 +1,8 @@
 """Voices of neural networks, through onnxruntime: piper's and kokoro's, a sentence at a time.
 
     piper    NAME.onnx, NAME.onnx.json      numbers of phonemes, and three of manner, to sound
-    kokoro   a folder with one .onnx, config.json (its `vocab`) and voices*.bin: numbers of phonemes, a style by the
-             voice and the sentence's length, and a speed, to sound
+    kokoro   a folder with one .onnx, its `vocab` (in config.json or tokenizer.json) and its voices (voices*.bin, or a
+             VOICE.bin for each): numbers of phonemes, a style by voice and length, and a speed, to sound
 
 Piper draws some of its manner by lot, so a speech that breaks off and goes on at another node may be heard to do so;
 with the setting `noise: 0` the same text gives the same bytes everywhere.
@@ -24,6 +24,8 @@ LONGEST = 510
 """Phonemes that kokoro takes at once; more are spoken one stretch after the other."""
 
 KOKORO_RATE = 24_000
+STYLE = 256
+"""Numbers of a kokoro style."""
 
 Ids = list[int]
 Sound = npt.NDArray[np.float32]
@@ -54,8 +56,12 @@ def open_voice(path: str, *, noise: float, threads: int) -> NetworkVoice:
         raise ModelFileError(f"{given}: a voice is one .onnx file, or a folder with one; here are {len(weights)}")
     [model] = weights
     own = model.with_name(f"{model.name}.json")
-    config = _config(own if own.is_file() else model.with_name("config.json"))
+    tokenizer = model.with_name("tokenizer.json")
+    named = next((path for path in (own, tokenizer) if path.is_file()), model.with_name("config.json"))
+    config = _config(named)
     try:
+        if named == tokenizer:
+            config = {"vocab": config["model"]["vocab"]}
         if "phoneme_id_map" in config:
             if config.get("phoneme_type", "espeak") != "espeak":
                 raise ModelFileError(f"{model}: it wants {config['phoneme_type']!r} phonemes; only espeak's are here")
@@ -192,8 +198,10 @@ def _config(path: Path) -> Mapping[str, Any]:
 def _styles(folder: Path) -> Mapping[str, Sound]:
     """The voices of kokoro: of each, a style by the number of phonemes."""
     files = sorted(folder.glob("voices*.bin")) + sorted(folder.glob("voices*.npz"))
+    if not files and (single := sorted(folder.glob("*.bin"))):
+        return {path.stem: np.fromfile(path, "<f4").reshape(-1, STYLE) for path in single}
     if not files:
-        raise ModelFileError(f"{folder} has no voices*.bin, which holds kokoro's voices")
+        raise ModelFileError(f"{folder} has no voices*.bin and no VOICE.bin, which hold kokoro's voices")
     try:
         with np.load(files[0], allow_pickle=False) as archive:
             return {name: np.asarray(archive[name], np.float32).reshape(len(archive[name]), -1) for name in archive}

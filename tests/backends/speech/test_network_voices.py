@@ -1,5 +1,6 @@
 """Voices with weights: files of piper and kokoro are loaded, listed and spoken with, sentence by sentence."""
 
+import json
 from pathlib import Path
 
 import grpc
@@ -66,6 +67,20 @@ async def test_kokoro_speaks_with_each_of_its_voices(tmp_path: Path) -> None:
         ("bf_emma", "en-gb-x-rp"),
     ]
     assert np.abs(loud.astype(int)).mean() == pytest.approx(2 * np.abs(half.astype(int)).mean(), rel=0.05)
+
+
+async def test_kokoro_is_read_as_the_hub_has_it(tmp_path: Path) -> None:
+    folder = write_kokoro(tmp_path)
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab"]
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    (folder / "voices-v1.0.bin").unlink()
+    np.ones((510, 1, 256), "<f4").tofile(folder / "af_heart.bin")
+    async with served(SpeechEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, str(folder / "kokoro.onnx"))
+
+        assert await spoken(stub, "Hello.", voice="af_heart")
 
 
 async def test_a_long_text_comes_sentence_by_sentence_and_the_same_each_time(tmp_path: Path) -> None:

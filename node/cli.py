@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from node.config import NodeConfig, default_data_dir, default_name, read_config_file
 from node.engines_cli import engines
-from node.errors import CommandError, NodeError
+from node.errors import CommandError, ConfigError, NodeError
 from node.models_cli import models
 from node.options import Size, api_option, console, data_option, errors, json_option, option
 from node.paths import DataFolder
@@ -61,6 +61,7 @@ def main(debug: bool) -> None:
     shoal up                      start a node; the first one makes the mesh's token
     shoal up --token shoal-...    start a node on another machine: they find each other
     shoal worker --token shoal-...  give a machine's compute, without being an endpoint
+    shoal invite                  let a machine join without giving away the token
     shoal status                  who is there, and who holds which model
     shoal chat                    talk to a model, wherever it is loaded
     shoal doctor                  why can't I see my other node?
@@ -116,6 +117,7 @@ memory_option = option(
 @option("--port", type=int, default=8080, show_default=True, help="API port; 0 picks a free one.")
 @option("--token", metavar="T", help="The mesh's token, or a passphrase. It is kept in the data folder.")
 @option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
+@option("--invite", metavar="TEXT", help="Join by an invitation ('shoal invite') instead of the token.")
 @option(
     "--peer",
     multiple=True,
@@ -192,7 +194,7 @@ def up(config: Path | None, **settings: Any) -> None:
     """
     from node.serve import run_node
 
-    sys.exit(run_node(NodeConfig(**settings)))
+    sys.exit(run_node(NodeConfig(**_as_guest(settings))))
 
 
 @main.command(short_help="Give this machine's compute to a mesh, without being an endpoint.")
@@ -200,6 +202,7 @@ def up(config: Path | None, **settings: Any) -> None:
 @option("--name", default=default_name, show_default="the host's name", help="What people call this worker.")
 @option("--token", metavar="T", help="The mesh's token. It is kept in the data folder.")
 @option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
+@option("--invite", metavar="TEXT", help="Join by an invitation ('shoal invite') instead of the token.")
 @option(
     "--peer",
     multiple=True,
@@ -236,7 +239,7 @@ def worker(devices: str | None, **settings: Any) -> None:
 
     if devices is not None:
         show_only(devices)
-    sys.exit(run_node(NodeConfig(worker=True, host="127.0.0.1", port=0, **settings)))
+    sys.exit(run_node(NodeConfig(worker=True, host="127.0.0.1", port=0, **_as_guest(settings))))
 
 
 @main.command(short_help="See a mesh answer: three nodes on this machine.")
@@ -367,6 +370,34 @@ def _ask() -> str | None:
 
 main.add_command(models)
 main.add_command(engines)
+
+
+def _as_guest(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a node, with token and peers from its invitation if it has one."""
+    invitation = settings.pop("invite")
+    if invitation is None:
+        return settings
+    if settings["token"] is not None or settings["token_file"] is not None:
+        raise ConfigError("give --invite or a token, not both")
+    from node.inviting import accept
+
+    token, peers = accept(invitation, settings["name"])
+    return settings | {"token": token, "peer": (*settings["peer"], *peers)}
+
+
+@main.command(short_help="Let another machine join, without giving away the token.")
+@click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="Machines that may join by it.")
+@click.option("--minutes", type=click.FloatRange(0.1, 1440), default=15.0, show_default=True, help="How long it holds.")
+@data_option
+def invite(uses: int, minutes: float, data: Path) -> None:
+    """Let another machine join, without giving away the token.
+
+    Prints a text for one machine (or --uses N), and waits until it has joined. The text is worth nothing when this
+    command has ended, so it may be sent by ways on which a token may not.
+    """
+    from node.invite import run_invite
+
+    sys.exit(run_invite(DataFolder(data), uses=uses, minutes=minutes, console=console))
 
 
 @main.group()

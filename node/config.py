@@ -178,7 +178,8 @@ class NodeConfig:
         return tuple(Path(folder).expanduser() for folder in self.models_from)
 
 
-SETTINGS = frozenset(f.name for f in fields(NodeConfig))
+SETTINGS = frozenset(f.name for f in fields(NodeConfig)) - {"worker", "idle_only"}
+"""Of `shoal up` and its file. The others are for `shoal worker`."""
 
 
 def unknown_key(key: str, known: Collection[str], where: str) -> ConfigError:

@@ -176,3 +176,37 @@ async def test_a_worker_hands_its_work_on_when_its_owner_needs_the_machine(tmp_p
             for program in burning:
                 program.kill()
                 await program.wait()
+
+
+async def test_an_invitation_brings_a_machine_in_without_its_seeing_the_token(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, "a") as [a]:
+        inviting = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "node", "invite", "--data", str(a.root)), stdout=asyncio.subprocess.PIPE
+        )
+        assert inviting.stdout is not None
+        printed = b""
+        while b"worker --invite" not in printed:
+            line = await asyncio.wait_for(inviting.stdout.readline(), 20)
+            assert line, printed
+            printed += line
+        assert TOKEN.encode() not in printed
+        text = re.search(r"shoal-invite-\w+", printed.decode())
+        assert text is not None
+
+        guest = Node(
+            *(tmp_path / "w", "w", "--no-mdns", "--mesh-host", "127.0.0.1", "--invite", text[0]),
+            token=None,
+            command="worker",
+        )
+        guest.start()
+        try:
+            await a.until_sees("w")
+            assert await asyncio.wait_for(inviting.wait(), 10) == 0
+            # It keeps what it was given: a restart needs nobody.
+            guest.stop()
+            guest.flags = (*guest.flags[:-2], "--peer", f"127.0.0.1:{a.mesh_port}")
+            guest.start()
+            await guest.until_ready()
+            await a.until_sees("w")
+        finally:
+            guest.stop()

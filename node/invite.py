@@ -1,0 +1,66 @@
+"""`shoal invite`: prints an invitation and keeps its door open until it is used up, over, or taken back."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from mesh.interfaces import local_hosts
+from node.errors import CommandError
+from node.inviting import keep_door
+from node.paths import DataFolder
+from node.program import program
+from node.token_store import stored_token
+
+
+def run_invite(folder: DataFolder, *, uses: int, minutes: float, console: Console) -> int:
+    """The exit code: 0 if as many joined as were invited.
+
+    Raises:
+        CommandError: there is no token here.
+    """
+    token = stored_token(folder)
+    if token is None:
+        raise CommandError(f"no token in {folder.root} yet", hint="'shoal up' or 'shoal token new' makes one")
+    hosts = local_hosts()
+
+    def show(text: str) -> None:
+        machines = "one machine" if uses == 1 else f"{uses} machines"
+        console.print(
+            f"For {machines}, within {minutes:g} minutes, while this command runs:\n"
+            f"  {program()} up --invite {text}\n"
+            f"or, as a worker:\n"
+            f"  {program()} worker --invite {text}",
+            markup=False,
+        )
+
+    def greet(name: str) -> None:
+        console.print(f"{name or 'a machine'} has come in", markup=False)
+
+    door = keep_door(
+        token,
+        lambda: _peers(folder, hosts),
+        hosts=hosts,
+        uses=uses,
+        seconds=60 * minutes,
+        on_open=show,
+        on_guest=greet,
+    )
+    try:
+        came = asyncio.run(door)
+    except KeyboardInterrupt:
+        console.print("taken back", style="dim")
+        return 130
+    if came < uses:
+        console.print("the invitation is over", style="dim")
+    return 0 if came == uses else 1
+
+
+def _peers(folder: DataFolder, hosts: Sequence[str]) -> list[str]:
+    """Where the node on this machine listens, if one runs."""
+    try:
+        port = int(json.loads(folder.running.read_text(encoding="utf-8"))["mesh_port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [f"{host}:{port}" for host in hosts]

@@ -1,0 +1,154 @@
+"""Both sides of an invitation: the door that `shoal invite` keeps open, and the guest that comes with its text.
+
+guest ── TLS, the door's certificate checked against the text ──► {"secret": …, "name": …}
+      ◄── {"token": …, "peers": [HOST:PORT, …]} ────────────────  or {"error": …}
+"""
+
+import asyncio
+import json
+import secrets
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from node.errors import ConfigError
+from node.invitation import (
+    SECRET_BYTES,
+    Door,
+    Invitation,
+    InvitationError,
+    fingerprint_of,
+    hosts_for,
+    read,
+    write,
+)
+from node.tls_pair import make_pair
+
+MOST_BYTES = 4096
+"""Of a question or an answer."""
+
+PATIENCE = 5.0
+"""Seconds for a guest to say who he is, and for a door to answer."""
+
+
+async def keep_door(
+    token: str,
+    peers: Callable[[], Sequence[str]],
+    *,
+    hosts: Sequence[str],
+    uses: int,
+    seconds: float,
+    on_open: Callable[[str], None],
+    on_guest: Callable[[str], None],
+) -> int:
+    """Lets guests in until the invitation is used up or over; how many came.
+
+    Args:
+        peers: HOST:PORT of nodes of the mesh, for those whom multicast does not reach.
+        hosts: this machine's addresses.
+        on_open: called with the text of the invitation.
+        on_guest: called with the name of each guest.
+    """
+    certificate, key = make_pair()
+    secret = secrets.token_bytes(SECRET_BYTES)
+    now = asyncio.get_running_loop().time
+    door = Door(secret, uses=uses, until=now() + seconds)
+    is_over = asyncio.Event()
+    came = 0
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        try:
+            async with asyncio.timeout(PATIENCE):
+                name, given = _question(await reader.readline())
+                if door.admits(given, now()):
+                    answer = {"token": token, "peers": list(peers())}
+                    came += 1
+                    on_guest(name)
+                else:
+                    answer = {"error": "this invitation is over"}
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError):
+            pass  # A stranger, or a guest who went away.
+        finally:
+            writer.close()
+            if not door.is_open(now()):
+                is_over.set()
+
+    server = await asyncio.start_server(
+        meet, None, 0, family=socket.AF_INET, ssl=_door_context(certificate, key), limit=MOST_BYTES
+    )
+    async with server:
+        port = int(server.sockets[0].getsockname()[1])
+        fingerprint = fingerprint_of(ssl.PEM_cert_to_DER_cert(certificate))
+        on_open(write(Invitation(hosts_for(hosts), port, fingerprint, secret)))
+        try:
+            async with asyncio.timeout(seconds):
+                await is_over.wait()
+        except TimeoutError:
+            pass
+    return came
+
+
+def _door_context(certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        path = Path(folder, "pair.pem")
+        path.touch(mode=0o600)
+        path.write_text(key + certificate, encoding="ascii")
+        context.load_cert_chain(path)
+    return context
+
+
+def _question(line: bytes) -> tuple[str, bytes]:
+    question = json.loads(line)
+    if not isinstance(question, dict):
+        raise ValueError("not a question")
+    name = "".join(c for c in str(question.get("name", "")) if c.isprintable())[:64]
+    return name, bytes.fromhex(str(question.get("secret", "")))
+
+
+def accept(text: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """The mesh's token, and where its nodes are, for a machine called `name` that has this invitation.
+
+    Raises:
+        ConfigError: it is no invitation, it is over, or its door cannot be reached.
+    """
+    try:
+        invitation = read(text)
+    except InvitationError as error:
+        raise ConfigError(str(error), hint="'shoal invite' on a node makes a new one") from error
+    problem = ""
+    for host in invitation.hosts:
+        try:
+            return _ask(invitation, host, name)
+        except (OSError, ValueError) as error:
+            problem = f"{host}:{invitation.port}: {error or type(error).__name__}"
+    raise ConfigError(
+        f"nobody answers to this invitation ({problem})",
+        hint="it may be over: 'shoal invite' on a node makes a new one, and must run until you have joined",
+    )
+
+
+def _ask(invitation: Invitation, host: str, name: str) -> tuple[str, tuple[str, ...]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # The hash in the invitation is what counts, and is checked below.
+    with (
+        socket.create_connection((host, invitation.port), timeout=PATIENCE) as plain,
+        context.wrap_socket(plain) as sock,
+    ):
+        if fingerprint_of(sock.getpeercert(binary_form=True) or b"") != invitation.fingerprint:
+            raise ConnectionError("somebody else answers there")
+        sock.sendall(json.dumps({"secret": invitation.secret.hex(), "name": name}).encode() + b"\n")
+        with sock.makefile("rb") as file:
+            answer = json.loads(file.readline(MOST_BYTES))
+    if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
+        said = answer.get("error") if isinstance(answer, dict) else None
+        raise ConfigError(str(said or "the inviter gave no token"), hint="ask for a new one: 'shoal invite'")
+    return answer["token"], tuple(str(peer) for peer in answer.get("peers", ()))

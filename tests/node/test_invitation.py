@@ -1,0 +1,127 @@
+"""Invitations: what is printed is read again, and a door lets in whom it should."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.errors import ConfigError
+from node.invitation import (
+    MOST_HOSTS,
+    MOST_WRONG,
+    PRINT_BYTES,
+    SECRET_BYTES,
+    Door,
+    Invitation,
+    InvitationError,
+    hosts_for,
+    read,
+    write,
+)
+from node.inviting import accept, keep_door
+
+addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
+invitations = st.builds(
+    Invitation,
+    hosts=st.lists(addresses, min_size=1, max_size=MOST_HOSTS).map(tuple),
+    port=st.integers(1, 65535),
+    fingerprint=st.binary(min_size=PRINT_BYTES, max_size=PRINT_BYTES),
+    secret=st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES),
+)
+
+
+@given(invitations)
+def test_what_is_printed_is_read_again(invitation: Invitation) -> None:
+    text = write(invitation)
+    assert read(text) == invitation
+    assert read(f"  {text.upper()}\n") == invitation
+    assert invitation.secret.hex() not in repr(invitation)
+
+
+@given(invitations, st.data())
+def test_a_slip_of_the_hand_is_noticed(invitation: Invitation, data: st.DataObject) -> None:
+    text = write(invitation)
+    at = data.draw(st.integers(len("shoal-invite-"), len(text) - 2))
+    other = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz234567").filter(lambda c: c != text[at]))
+    with pytest.raises(InvitationError):
+        read(text[:at] + other + text[at + 1 :])
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for candidate in (text, "shoal-invite-" + text):
+        with pytest.raises(InvitationError):
+            read(candidate)
+
+
+def test_a_door_counts_its_guests_and_closes_in_time() -> None:
+    door = Door(b"secret", uses=2, until=10.0)
+    assert door.admits(b"secret", 1.0)
+    assert not door.admits(b"guess", 2.0)
+    assert door.admits(b"secret", 3.0)
+    assert not door.admits(b"secret", 4.0)
+    assert not Door(b"secret", uses=1, until=10.0).admits(b"secret", 10.0)
+
+
+def test_a_door_closes_when_somebody_guesses() -> None:
+    door = Door(b"secret", uses=1, until=10.0)
+    for _ in range(MOST_WRONG):
+        assert not door.admits(b"guess", 1.0)
+    assert not door.admits(b"secret", 1.0)
+
+
+def test_addresses_that_others_reach_come_first() -> None:
+    assert hosts_for(["127.0.0.1", "fe80::1", "10.0.0.5", "10.0.0.5"]) == ("10.0.0.5", "fe80::1", "127.0.0.1")
+
+
+async def _invite(uses: int, seconds: float = 20.0) -> tuple[asyncio.Task[int], str, list[str]]:
+    text: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    guests: list[str] = []
+    door = asyncio.create_task(
+        keep_door(
+            "shoal-token",
+            lambda: ["10.0.0.5:4001"],
+            hosts=["127.0.0.1"],
+            uses=uses,
+            seconds=seconds,
+            on_open=text.set_result,
+            on_guest=guests.append,
+        )
+    )
+    return door, await text, guests
+
+
+async def test_a_guest_gets_the_token_once() -> None:
+    door, text, guests = await _invite(uses=1)
+    assert "shoal-token" not in text
+    assert await asyncio.to_thread(accept, text, "attic") == ("shoal-token", ("10.0.0.5:4001",))
+    assert await door == 1
+    assert guests == ["attic"]
+    with pytest.raises(ConfigError, match="nobody answers to this invitation"):
+        await asyncio.to_thread(accept, text, "attic")
+
+
+async def test_who_stands_between_gets_no_secret() -> None:
+    door, text, _ = await _invite(uses=1)
+    forged = read(text)
+    forged = Invitation(forged.hosts, forged.port, bytes(PRINT_BYTES), forged.secret)
+    with pytest.raises(ConfigError, match="somebody else answers there"):
+        await asyncio.to_thread(accept, write(forged), "attic")
+    assert (await asyncio.to_thread(accept, text, "attic"))[0] == "shoal-token"
+    assert await door == 1
+
+
+async def test_a_wrong_secret_is_told_that_it_is_over() -> None:
+    door, text, _ = await _invite(uses=1)
+    wrong = read(text)
+    wrong = Invitation(wrong.hosts, wrong.port, wrong.fingerprint, bytes(SECRET_BYTES))
+    with pytest.raises(ConfigError, match="this invitation is over"):
+        await asyncio.to_thread(accept, write(wrong), "attic")
+    door.cancel()
+    await asyncio.gather(door, return_exceptions=True)
+
+
+async def test_a_door_that_nobody_uses_closes() -> None:
+    door, _, _ = await _invite(uses=1, seconds=0.1)
+    assert await door == 0

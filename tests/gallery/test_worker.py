@@ -176,7 +176,7 @@ def test_a_name_that_no_gallery_has_is_told_with_those_that_are_like_it(server: 
 
 
 def test_an_engine_that_is_still_to_come_is_named(server: FileServer, tmp_path: Path) -> None:
-    assert "needs the engine whisper" in install(server, tmp_path / "models", "whisper-tiny")["message"]
+    assert "needs the engine diffusers" in install(server, tmp_path / "models", "sd-turbo")["message"]
 
 
 def test_a_hub_that_is_in_trouble_for_a_moment_is_asked_again(server: FileServer, tmp_path: Path) -> None:

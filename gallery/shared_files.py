@@ -49,6 +49,8 @@ class SharedFiles:
             self._files = dict(files)
             for gone in [sha for sha in self._open if sha not in files]:
                 os.close(self._open.pop(gone)[1])
+            # One that comes back may have lost its log meanwhile.
+            self._making = {sha: made for sha, made in self._making.items() if sha in files or not made.is_set()}
 
     def read_log(self, sha256: str, start: int, most: int) -> tuple[Head, list[bytes]] | None:
         """The head of a file's log, and raw entries from `start` on; None if it is not served."""
@@ -111,13 +113,14 @@ class SharedFiles:
         with self._lock:
             if sha256 in self._making:
                 return
-            self._making[sha256] = threading.Event()
+            made = self._making[sha256] = threading.Event()
         if _is_log_of(Path(file.log), file):
+            made.set()
             return
-        threading.Thread(target=self._hash, args=(sha256, file), daemon=True).start()
-        self._making[sha256].wait(1.0)
+        threading.Thread(target=self._hash, args=(sha256, file, made), daemon=True).start()
+        made.wait(1.0)
 
-    def _hash(self, sha256: str, file: SharedFile) -> None:
+    def _hash(self, sha256: str, file: SharedFile, made: threading.Event) -> None:
         chunks = Chunks(file.size)
         log = ChunkLog(Path(file.log))
         try:
@@ -135,7 +138,7 @@ class SharedFiles:
             return
         finally:
             log.close()
-            self._making[sha256].set()
+            made.set()
 
 
 def _opened(file: SharedFile) -> int | None:

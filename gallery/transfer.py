@@ -246,6 +246,8 @@ class Transfer:
                 saved = time.monotonic()
         if self._peers is not None:
             self._peers.is_over = True
+        with self._news:
+            self._tell()
         self._save()
         if self._failure is not None:
             raise self._failure

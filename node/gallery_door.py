@@ -64,7 +64,7 @@ class GalleryDoor:
         return dict(answer) | {"node": member.record.name}
 
     async def install_everywhere(self, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        members = self._dispatcher.present()
+        members = sorted(self._dispatcher.present(), key=lambda member: member.record.name)
         free = [max((d.memory_free for d in m.record.devices), default=0) for m in members]
         # One variant for all, the largest that fits everywhere: then each can go on where another one broke off.
         body = {**body, "free_memory": min((f for f in free if f), default=0)}

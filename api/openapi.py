@@ -130,9 +130,7 @@ def _paths() -> Schema:
         "/v1/completions": {"post": _operation("Continue a text.", body=completion, streams=True)},
         "/v1/streams/{stream_id}": {
             "parameters": [_STREAM_ID, _LAST_EVENT_ID],
-            "get": _operation(
-                "Read a resumable stream again, at the node that was asked.", answers="text/event-stream"
-            ),
+            "get": _operation("Read a resumable stream again, through any node.", answers="text/event-stream"),
         },
         "/v1/embeddings": {"post": _operation("Vectors of texts.", body=embedding)},
         "/v1/rerank": {"post": _operation("How well each document answers a query.", body=rerank)},

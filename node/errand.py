@@ -34,7 +34,7 @@ from node.failure import CONTEXT_EXCEEDED, CallFailure, to_api_error
 from node.hedging import Hedging
 from node.rescue import Rescue
 from node.sending import Asked, Sender, SendFailedError, Sent, Target
-from node.tape import Recorder, Tape
+from node.tape import AGAIN, Recorder, Tape
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ class Errand(Generic[Event_co]):
         self._rescue = Rescue(partial(sender.present, asked), self._choose_helper, self._send_to_helper)
         self._begun_by = digest
         self._recorder: Recorder | None = None
+        self._is_again = False
         self._sent: Sent | None = None
         self._route = ports.Route("", "")
         self._how = "retried"
@@ -120,7 +121,8 @@ class Errand(Generic[Event_co]):
                 if not replies:
                     return
                 if self._recorder is not None:
-                    await self._recorder.keep(replies)
+                    await self._recorder.keep([AGAIN, *replies] if self._is_again else replies)
+                    self._is_again = False
                 if events := self._so_far.take(replies):
                     if self._rescue.is_begun:
                         await self._rescue.stop()
@@ -180,7 +182,7 @@ class Errand(Generic[Event_co]):
         """The call at `target`, or at whoever comes next."""
         while True:
             self._attempts.begin(target.node)
-            self._so_far.begin_again()
+            self._begin_again()
             try:
                 body = self._body(target.digest, self._so_far.given)
                 return await self._sender.send(target, self._method, self._asked, body, self._rescue.begin)
@@ -190,6 +192,10 @@ class Errand(Generic[Event_co]):
                 log.warning("request %s: %s; trying %s", self._request_id, error.failure.message, target.name)
                 if helper:
                     return helper
+
+    def _begin_again(self) -> None:
+        self._so_far.begin_again()
+        self._is_again = True
 
     @property
     def _digest(self) -> str | None:
@@ -203,7 +209,7 @@ class Errand(Generic[Event_co]):
         helper = await self._rescue.outcome()
         if helper is not None:
             self._attempts.fail(failure)
-            self._so_far.begin_again()
+            self._begin_again()
         return helper
 
     def _choose_helper(self, present: Collection[NodeId]) -> Target | None:

@@ -14,7 +14,7 @@ from node.answer_so_far import AnswerSoFar, Given
 from node.errand import Errand
 from node.prompts import prompt_of_message
 from node.sending import Asked, Sender
-from node.tape import Tape
+from node.tape import AGAIN, Tape
 
 
 def take_over(sender: Sender, tape: Tape) -> ports.TakenOver | None:
@@ -24,7 +24,7 @@ def take_over(sender: Sender, tape: Tape) -> ports.TakenOver | None:
         body = orjson.loads(tape.about)
         asked = _asked(body, tape)
         about = str(body["about"])
-        said = [event for reply in tape.replies for event in so_far.take([reply])]
+        said = _replayed(tape, so_far)
         request = pb.GenerateRequest.FromString(tape.request[0])
     except (ValueError, KeyError, TypeError, IndexError, DecodeError):
         return None
@@ -34,6 +34,15 @@ def take_over(sender: Sender, tape: Tape) -> ports.TakenOver | None:
 
     errand: Errand[ports.Event] = Errand(sender, protocol.GENERATE, asked, again, so_far, digest=tape.digest)
     return ports.TakenOver(about, said, _Rest(errand, so_far, asked.model))
+
+
+def _replayed(tape: Tape, so_far: AnswerSoFar) -> list[ports.Event]:
+    said: list[ports.Event] = []
+    for reply in tape.replies:
+        if reply == AGAIN:
+            so_far.begin_again()
+        said += so_far.take([reply])
+    return said
 
 
 def _asked(body: dict[str, object], tape: Tape) -> Asked:

@@ -46,6 +46,9 @@ MOST_BYTES_IN_ALL = 64 * 1024 * 1024
 LINGER = 60.0
 """Seconds that a tape is kept after the last word of its entry node."""
 
+AGAIN = b""
+"""Stands on a tape where another node begins to answer: a reply that says nothing."""
+
 log = logging.getLogger(__name__)
 
 

@@ -50,18 +50,21 @@ class Rescue:
 
     async def outcome(self) -> Sent | None:
         """The call has failed. A helper with its first replies in hand; None if nobody helps."""
-        running, self._running = self._running, None
+        running = self._running
         if running is None:
             return None
         self._is_needed = True
-        if not self._calls and not running.done():
+        # Until it has an end, the silence of a helper must not begin a second one.
+        try:
+            if self._calls or running.done():
+                return await running
             await _end(running)
             return None
-        try:
-            return await running
         except asyncio.CancelledError:
             await _end(running)
             raise
+        finally:
+            self._running = None
 
     async def stop(self) -> None:
         """The silence has ended, or nobody waits any more."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from mesh.calls import RemoteReplies
-from mesh.errors import MeshError, RemoteCallError
+from mesh.errors import MeshError, PeerError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import MeshView, NodeId, NodeState
@@ -199,6 +199,8 @@ class Tapes:
                     raise RemoteCallError("RESOURCE_EXHAUSTED", "no_tape", "this stream is not kept here any more")
                 (request if len(request) < count else tape.replies).append(message)
                 yield [b""]
+        except PeerError:
+            pass  # The entry node is gone: this is what the tape is for.
         finally:
             if self._tapes.get(stream_id) is tape:
                 tape.expiry = asyncio.get_running_loop().call_later(self._linger, self.take, stream_id)

@@ -54,6 +54,8 @@ class Asked:
     gap: float = 0.0
     """The longest pause between two chunks, the nodes that the client reads through awake; seconds."""
     gap_at: float = 0.0
+    stuck: float = 0.0
+    """The same while backends somewhere were stopped."""
     seconds: float = 0.0
     resumed: int = 0
     outlived: bool = False
@@ -241,6 +243,9 @@ class Pace:
         now, last = time.monotonic(), self._last
         self._last = now
         if last is None or now - last <= self._asked.gap:
+            return
+        if self._cluster.trouble.had_stopped_backends(last, now):
+            self._asked.stuck = max(self._asked.stuck, now - last)
             return
         if not any(self._cluster.trouble.was_frozen(node.name, last, now) for node in self._nodes):
             self._asked.gap, self._asked.gap_at = now - last, now

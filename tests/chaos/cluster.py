@@ -27,6 +27,9 @@ AFTER_FREEZE = 1.0
 """Seconds that a node gets to catch up after SIGCONT."""
 
 
+BACKENDS = "backends"
+
+
 class Trouble:
     """Which node was down or frozen when."""
 
@@ -40,6 +43,14 @@ class Trouble:
     def end(self, number: int) -> None:
         node, is_down, since, _ = self._spans[number]
         self._spans[number] = (node, is_down, since, time.monotonic())
+
+    def stops_backends(self) -> int:
+        self._spans.append((BACKENDS, False, time.monotonic(), float("inf")))
+        return len(self._spans) - 1
+
+    def had_stopped_backends(self, since: float, until: float) -> bool:
+        """Anywhere. A backend is given time to come back, by its own speed, before its answers go on elsewhere."""
+        return self.was_frozen(BACKENDS, since, until)
 
     def was_down(self, node: str, since: float, until: float) -> bool:
         """Killed or told to stop, at any time in between."""
@@ -112,7 +123,7 @@ class Cluster:
             case Kind.FREEZE_NODE:
                 await self._freeze(nodes[0], fault.lasts)
             case Kind.KILL_BACKEND | Kind.FREEZE_BACKEND:
-                await _harm_backends(nodes[0], fault)
+                await self._harm_backends(nodes[0], fault)
             case _:
                 hosts = [node.host for node in nodes if node.host is not None]
                 await _harm_network(hosts, fault)
@@ -139,6 +150,16 @@ class Cluster:
             await asyncio.sleep(seconds)
         finally:
             node.process.send_signal(signal.SIGCONT)
+            self.trouble.end(span)
+
+    async def _harm_backends(self, node: Member, fault: Fault) -> None:
+        if fault.kind is Kind.KILL_BACKEND:
+            await _harm_backends(node, fault)
+            return
+        span = self.trouble.stops_backends()
+        try:
+            await _harm_backends(node, fault)
+        finally:
             self.trouble.end(span)
 
     def left_behind(self) -> list[psutil.Process]:

@@ -12,6 +12,10 @@ from tests.chaos.schedule import Kind
 LONGEST_GAP = 2.0
 """The bar for a pause in a continued stream, in seconds. The prompts are short, so it holds their prefill too."""
 
+LONGEST_STUCK = 12.0
+"""For a stream whose backend is stopped while its node lives: it has `--stall-after` seconds to say something, as many
+again to answer a health check, and then the bar above. Backends that come back in time go on themselves."""
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -35,6 +39,8 @@ class Verdict:
     outlived: int = 0
     gaps: list[tuple[float, str]] = field(default_factory=list)
     """Longest pause of each streamed answer, with the request's id."""
+    stuck: list[tuple[float, str]] = field(default_factory=list)
+    """The same while backends were stopped."""
     continued: set[str] = field(default_factory=set)
     retried: set[str] = field(default_factory=set)
     own_pause: float = 0.0
@@ -48,6 +54,8 @@ class Verdict:
         self.outlived += asked.outlived
         if asked.gap:
             self.gaps.append((asked.gap, asked.id))
+        if asked.stuck:
+            self.stuck.append((asked.stuck, asked.id))
         if asked.left:
             self.left += 1
             return ""
@@ -74,6 +82,9 @@ class Verdict:
         # A machine that holds up this driver holds up the nodes, too.
         if longest_gap is not None and gap > longest_gap + self.own_pause:
             found.append(f"{request}: a continued stream paused for {gap:.2f} s, more than {longest_gap:g} s")
+        stuck, request = max(self.stuck, default=(0.0, "-"))
+        if longest_gap is not None and stuck > LONGEST_STUCK + self.own_pause:
+            found.append(f"{request}: a stream stood still for {stuck:.2f} s beside a stopped backend")
         return found
 
     def table(self) -> Table:
@@ -102,6 +113,7 @@ class Verdict:
             ("  of them streamed", len(self.continued & streamed)),
             ("longest gap in a continued stream", f"{in_continued:.2f} s ({by})"),
             ("longest gap in any stream", f"{in_any:.2f} s"),
+            ("longest gap while a backend was stopped", f"{max(self.stuck, default=(0.0, '-'))[0]:.2f} s"),
             ("longest pause of the driver itself", f"{self.own_pause:.2f} s"),
             ("leaks and other trouble", len(self.problems)),
         ]

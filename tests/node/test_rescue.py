@@ -35,6 +35,7 @@ class World:
         self.given_up = asyncio.Event()
         self.looked = asyncio.Event()
         self.was_asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
         self.rescue = Rescue(self._who_is_there, self._choose, self._send)
 
     def begin(self) -> None:
@@ -61,6 +62,10 @@ class World:
                 raise SendFailedError(NODE_LOST)
             case "freezes":
                 self.present.discard(target.name)
+            case "answers late":
+                await self.may_answer.wait()
+                self.calls.append(Call(target))
+                return self.calls[-1]
         return await asyncio.get_running_loop().create_future()
 
 
@@ -118,6 +123,23 @@ async def test_a_node_that_answers_after_all_keeps_its_call_and_the_helper_is_gi
 
     assert [call.is_closed for call in world.calls] == [True]
     assert await world.rescue.outcome() is None
+
+
+async def test_a_helper_that_takes_its_time_is_not_given_up_for_its_own_silence() -> None:
+    world = World("b", b="answers late")
+    world.begin()
+    await world.was_asked.wait()
+    waiting = asyncio.create_task(world.rescue.outcome())
+    await asyncio.sleep(0)
+
+    helper_was_given_up = asyncio.Event()
+    world.rescue.begin(NodeId("b"), helper_was_given_up.set)
+    world.may_answer.set()
+    assert name_of(await waiting) == "b"
+    await world.rescue.stop()
+
+    assert not helper_was_given_up.is_set()
+    assert [call.is_closed for call in world.calls] == [False]
 
 
 async def test_nobody_helps_where_nobody_is_left() -> None:

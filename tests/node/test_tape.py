@@ -145,6 +145,21 @@ async def test_the_oldest_tapes_make_room() -> None:
     assert [tapes.take(f"s{number}") is not None for number in range(3)] == [False, True, True]
 
 
+async def test_what_came_before_the_entry_node_was_lost_stays() -> None:
+    async def broken_off() -> AsyncIterator[bytes]:
+        yield b"request"
+        yield b"reply"
+        raise PeerUnreachableError("entry", "the caller hung up")
+
+    tapes = Tapes()
+    async for _ in tapes.keep("s", "digest", '{"about": "", "request": 1}', broken_off()):
+        pass
+
+    tape = tapes.take("s")
+    assert tape is not None
+    assert (tape.request, tape.replies) == ([b"request"], [b"reply"])
+
+
 @pytest.mark.parametrize("extra", ["", "{}", "[]", '{"about": 1, "request": 1}', '{"about": "", "request": -1}', "{"])
 async def test_a_tape_that_does_not_say_what_it_is_is_refused(extra: str) -> None:
     with pytest.raises(RemoteCallError):

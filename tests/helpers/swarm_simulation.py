@@ -15,7 +15,8 @@ from typing import Any
 
 from gallery.chunk_log import Entry
 from gallery.download_plan import Claim, DownloadConfig
-from gallery.swarm_plan import SwarmConfig, SwarmPlan
+from gallery.swarm_plan import SwarmPlan
+from gallery.swarm_state import SwarmConfig
 
 HEAR_EVERY = 0.25
 CALM = 12

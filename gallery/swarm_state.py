@@ -72,6 +72,8 @@ class SwarmState:
         self.origin = DownloadPlan(1, self.download)
         """Only its memory of failures is used."""
         self.is_origin_closed = False
+        self.has_origin = True
+        """Otherwise only peers have it, and a node that has just started may not know them yet."""
         self.peers: dict[str, SwarmPeer] = {}
         self.hashes: dict[int, bytes] = dict(here or {})
         """Of the chunks that are here."""
@@ -125,7 +127,7 @@ class SwarmState:
         """Nobody has what is missing, and nobody is about to have it."""
         if not (self.is_origin_closed or self.origin.is_given_up) or self.is_complete:
             return False
-        if not any(True for _ in self._trusted()):
+        if self.has_origin and not any(True for _ in self._trusted()):
             return True
         return self._now - self._progress_at > self.config.hope and not any(p.coming for p in self.peers.values())
 

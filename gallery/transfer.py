@@ -174,7 +174,8 @@ class Transfer:
         here = {chunk: digest for chunk, digest in self._rehashed(journal) if old.get(chunk, digest) == digest}
         self._log.add(list(here.items()))
         plan = SwarmPlan(journal.size, key, self._company.me, None, self._config, here, time.monotonic())
-        plan.is_origin_closed = not self._file.url
+        plan.has_origin = bool(self._file.url)
+        plan.is_origin_closed = not plan.has_origin
         company = self._company
         self._peers = PeerLanes(plan, self._news, self._log, key, self._part, lambda: company.peers(key), self._budget)
         return plan

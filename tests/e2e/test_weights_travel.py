@@ -156,6 +156,26 @@ async def test_with_the_internet_gone_nodes_finish_from_each_other(tmp_path: Pat
         assert (await followed(at_b, second))["state"] == "done", b.log()[-2000:]
 
 
+async def test_an_install_from_a_peer_that_is_killed_goes_on_where_it_was(tmp_path: Path, hub: FileServer) -> None:
+    async with mesh_of(tmp_path, "ab", "--share-rate", "1500000") as (a, b):
+        await give(a, "goldfish")
+        await until_known(b, "goldfish")
+        async with b.client() as http:
+            job = (await http.post("/api/gallery/install", json={"source": "goldfish"})).json()
+        await until(lambda: len(logged(b)) > CHUNKS / 3, "a third of it to be there")
+        had = logged(b)
+        b.kill()
+
+        b.start()
+        await b.until_ready()
+
+        async with b.client() as http:
+            done = await followed(http, job)
+        assert done["state"] == "done", done
+        assert done["from_peers"] <= len(MINNOW) - (len(had) - 2) * Chunks(len(MINNOW)).each
+        assert (b.root / "models" / "goldfish" / "goldfish.gguf").read_bytes() == MINNOW
+
+
 CHUNKS = Chunks(len(MINNOW)).count
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gallery.chunks import Chunks
 from gallery.download_plan import MIB
+from gallery.swarm_plan import SwarmPlan
 from tests.helpers.swarm_simulation import TRUE, SwarmSimulation
 
 SIZE = 100 * MIB
@@ -160,6 +161,19 @@ def test_a_download_that_nobody_can_finish_is_given_up() -> None:
     plan.look(simulation.now)
     assert plan.is_given_up
     assert len(plan.hashes) == 10
+
+
+def test_what_only_peers_have_is_waited_for_a_while() -> None:
+    plan = SwarmPlan(SIZE, "file", "a")
+    plan.is_origin_closed = True
+    plan.look(1.0)
+    assert plan.is_given_up  # The origin refuses, and there is nobody else.
+
+    plan.has_origin = False
+
+    assert not plan.is_given_up
+    plan.look(60.0)
+    assert plan.is_given_up
 
 
 happenings = st.lists(

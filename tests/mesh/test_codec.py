@@ -68,6 +68,7 @@ records = st.builds(
     software=texts,
     devices=st.lists(devices, max_size=3).map(tuple),
     models=st.lists(models, max_size=4).map(tuple),
+    files=st.frozensets(st.binary(min_size=16, max_size=16), max_size=20),
     is_worker=st.booleans(),
     lending=st.none() | st.builds(Lending, texts, counts),
 )
@@ -178,6 +179,9 @@ MODEL = ["m", "d", "e", "ready", 1, 0, 0, 0, [], [], 0, 0.0, 0.0]
         pytest.param(with_field(10, [[*MODEL[:13], b"x" * 7]]), id="half a prefix"),
         pytest.param(with_field(10, [[*MODEL[:13], [1, 2]]]), id="prefixes that are no bytes"),
         pytest.param(with_field(11, -1), id="news from before the first version"),
+        pytest.param([*with_field(11, 0), b"x" * 15], id="part of a file's digest"),
+        pytest.param([*with_field(11, 0), b"x" * 16 * 513], id="many files"),
+        pytest.param([*with_field(11, 0), ["x"]], id="files that are no bytes"),
         pytest.param([1, ALICE.node_id], id="cut short"),
         pytest.param({"id": ALICE.node_id}, id="a map"),
         pytest.param(None, id="nothing"),

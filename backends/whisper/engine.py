@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import ctranslate2
+import numpy as np
 from faster_whisper import WhisperModel
 
 from backends.engine import Engine, Report
@@ -61,7 +62,7 @@ class WhisperEngine(Engine):
         settings = read_settings(WhisperSettings, request.settings_json)
         folder = _folder(request.path)
         report(0.0, "reading weights")
-        model = await asyncio.to_thread(_load, folder, settings)
+        model, problem = await asyncio.to_thread(_load, folder, settings)
         languages = model.supported_languages
         if settings.language and settings.language not in languages:
             raise InvalidValueError(f"this model knows no language {settings.language!r}", param="language")
@@ -74,7 +75,8 @@ class WhisperEngine(Engine):
             slots=settings.slots,
             capabilities=["transcription"],
             memory_bytes=self._memory,
-            summary=f"{known}; {model.model.compute_type} on {model.model.device}, {settings.slots} files at once",
+            summary=f"{known}; {model.model.compute_type} on {model.model.device}, {settings.slots} files at once"
+            + (f"; not on the GPU: {problem}" if problem else ""),
         )
 
     async def unload(self) -> None:
@@ -137,11 +139,32 @@ def _folder(path: str) -> Path:
     return folder
 
 
-def _load(folder: Path, settings: WhisperSettings) -> WhisperModel:
+def _load(folder: Path, settings: WhisperSettings) -> tuple[WhisperModel, str]:
+    """The model, and why it is not on the GPU that there is."""
+    model = _open(folder, settings, settings.device)
+    if model.model.device != "cuda" or not (problem := _trial(model)):
+        return model, ""
+    if settings.device == "cuda":
+        raise ModelFileError(f"{folder} cannot be run on the GPU: {problem}")
+    log.warning("a GPU is there, but cannot be used: %s", problem)
+    return _open(folder, settings, "cpu"), problem
+
+
+def _trial(model: WhisperModel) -> str:
+    """Why a GPU cannot be used; its libraries (cuBLAS, cuDNN) are looked for only when they are needed."""
+    silence = np.zeros((model.model.n_mels, model.feature_extractor.nb_max_frames), np.float32)
+    try:
+        model.encode(silence)
+    except RuntimeError as exc:
+        return str(exc).splitlines()[0][:200]
+    return ""
+
+
+def _open(folder: Path, settings: WhisperSettings, device: str) -> WhisperModel:
     try:
         return WhisperModel(
             str(folder),
-            device=settings.device,
+            device=device,
             compute_type=settings.compute_type,
             cpu_threads=settings.threads,
             num_workers=settings.slots,

@@ -204,6 +204,51 @@ async def test_a_damaged_model_is_refused(tmp_path: Path, broken: str) -> None:
             await load(BackendStub(channel), str(tmp_path / "m"))
 
 
+class WithoutLibraries(WhisperModel):
+    """A model on a GPU whose libraries are missing: they are looked for when they are first needed."""
+
+    def __init__(self, folder: str, *, device: str, **settings: Any) -> None:
+        super().__init__(folder, device="cpu", **settings)
+        self.wanted = device
+        if device != "cpu":
+            self.model = OnGpu(self.model)
+
+    def encode(self, features: Any) -> Any:
+        if self.wanted != "cpu":
+            raise RuntimeError("Library libcublas.so.12 is not found or cannot be loaded")
+        return super().encode(features)
+
+
+class OnGpu:
+    device = "cuda"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+async def test_a_gpu_that_cannot_be_used_is_passed_over_and_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "WhisperModel", WithoutLibraries)
+    async with served(WhisperEngine) as channel:
+        stub = BackendStub(channel)
+        loaded = await load(stub, str(model))
+
+        assert "on cpu" in loaded.summary
+        assert "not on the GPU: Library libcublas.so.12 is not found" in loaded.summary
+        assert await segments(stub, wav(noise(31)))
+
+
+async def test_a_gpu_that_was_asked_for_and_cannot_be_used_fails_the_load(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "WhisperModel", WithoutLibraries)
+    async with served(WhisperEngine) as channel:
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "invalid_model", "libcublas"):
+            await load(BackendStub(channel), str(model), device="cuda")
+
+
 def open_files(folder: Path) -> list[str]:
     """What this process still has open of files below `folder`."""
     links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))

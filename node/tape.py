@@ -34,10 +34,11 @@ from mesh.types import MeshView, NodeId, NodeState
 
 KEEP_TAPE = "node.KeepTape"
 
-WITHIN = 0.5
-"""Seconds for a keeper to say that it has a reply."""
+WITHIN = 0.3
+"""Seconds for a keeper to say that it has a reply. The client waits as long."""
 
-KEEPERS_TRIED = 3
+KEEPERS_TRIED = 2
+"""Others that are asked at once when a keeper does not say so: together, less than a second."""
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of one tape."""

@@ -191,7 +191,7 @@ class FakeInference:
     def diagnostics(self) -> Mapping[str, Any]:
         return {"refusals": []}
 
-    async def load(self, model: str, node: str | None) -> Mapping[str, Any]:
+    async def load(self, model: str, node: str | None, shard: str | None = None) -> Mapping[str, Any]:
         return self._administer("load", model, node)
 
     async def unload(self, model: str, node: str | None) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ class BackendServer(BackendServicer):
     # ------------------------------------------------------------ text
 
     async def Generate(self, requests: AsyncIterator[pb.GenerateRequest], context: Any) -> None:
-        async with self._call(context):
+        async with self._call(context), _hearing_out(requests):
             request = await anext(requests, None)
             if request is None:
                 raise InvalidValueError("the call has no request")
@@ -161,7 +161,7 @@ class BackendServer(BackendServicer):
     # ------------------------------------------------------------ images and sound
 
     async def GenerateImage(self, requests: AsyncIterator[pb.ImageRequest], context: Any) -> None:
-        async with self._call(context):
+        async with self._call(context), _hearing_out(requests):
             first = await anext(requests, None)
             if first is None or not first.HasField("params"):
                 raise InvalidValueError("the call has no parameters")
@@ -171,7 +171,7 @@ class BackendServer(BackendServicer):
             await _write_all(self._engine.generate_image(params, blobs), context)
 
     async def Transcribe(self, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
-        async with self._call(context):
+        async with self._call(context), _hearing_out(requests):
             request = await anext(requests, None)
             if request is None or not request.HasField("params"):
                 raise InvalidValueError("a call of Transcribe begins with its parameters")
@@ -211,6 +211,18 @@ class BackendServer(BackendServicer):
         if self._loaded is None:
             raise NotLoadedError
         return self._loaded
+
+
+@contextlib.asynccontextmanager
+async def _hearing_out(requests: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """A refusal is told when the caller has sent all that he had. One that ends the call while he is still sending may
+    reach him as a broken connection, and then he would try again elsewhere."""
+    try:
+        yield
+    except BackendError:
+        async for _ in requests:
+            pass
+        raise
 
 
 async def _write_all(replies: AsyncGenerator[Any, None], context: Any) -> None:

@@ -123,6 +123,16 @@ async def test_trouble_is_one_clear_error(
         assert await segments(stub, wav(noise(31)))
 
 
+async def test_a_refusal_arrives_although_the_file_is_still_being_sent(model: Path) -> None:
+    async with served(WhisperEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, str(model))
+
+        for _ in range(5):
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "invalid_value", "no language 'klingon'"):
+                await replies(stub, bytes(8 * 2**20), language="klingon")
+
+
 async def test_an_upload_that_breaks_off_or_is_too_large_leaves_nothing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

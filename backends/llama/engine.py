@@ -174,7 +174,8 @@ class LlamaEngine(Engine):
             cell_bytes = planned.needs.context.cache // plan.cells
             is_offloaded = planned.offload.layers > 0
             aside = aside_tokens(settings, machine, cells=plan.cells, cell_bytes=cell_bytes, is_offloaded=is_offloaded)
-            plan = replace(plan, summary=f"{plan.summary}, up to {size_text(aside * cell_bytes)} for prompts put aside")
+            told = f"{plan.summary}, up to {size_text(aside * cell_bytes)} for prompts put aside"
+            planned = replace(planned, plan=replace(plan, summary=told))
         limits = Limits(
             slots=plan.slots,
             sequences=plan.slots + settings.kept_prefixes,

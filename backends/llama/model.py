@@ -7,7 +7,6 @@ Nothing is decided here. Freed by `close`; whoever opens a context closes it bef
 """
 
 import ctypes
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -21,7 +20,6 @@ from backends.errors import (
     EngineError,
     InvalidValueError,
     ModelFileError,
-    NoNumbersError,
     OutOfMemoryError,
 )
 from backends.llama import logs
@@ -30,6 +28,7 @@ from backends.llama.offload import ON_CPU, Offload
 from backends.llama.positions import Positions
 from backends.llama.settings import CACHE_TYPES, FLASH_ATTENTION
 from backends.llama.shape import Shape
+from backends.llama.shortlist import check_numbers
 
 Floats = npt.NDArray[np.float32]
 SavedState = npt.NDArray[np.uint8]
@@ -466,13 +465,16 @@ class Context:
         """The logits of a row: a view, valid until the next decode.
 
         Raises:
-            NoNumbersError: one of them is NaN. Sampling would draw anything, or end the process.
+            NoNumbersError: one of them is NaN.
         """
-        pointer = llama.llama_get_logits_ith(self._context, row)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary_size,))
-        if not math.isfinite(logits.max()):  # NaN wins every comparison of numpy's.
-            raise NoNumbersError
+        logits = self.raw_logits(row)
+        check_numbers(logits)
         return logits
+
+    def raw_logits(self, row: int) -> Floats:
+        """The same, for whoever looks for NaN on the way."""
+        pointer = llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._model.vocabulary_size,))
 
     def pooled(self, sequence: int) -> Floats:
         """The pooled embedding of a sequence, as a copy; of a model that ranks, its score alone."""

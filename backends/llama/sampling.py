@@ -85,8 +85,12 @@ class Sampler:
         Raises:
             NoNumbersError: one of the logits is NaN.
         """
+        if self._enough is not None and self._grammar is None:
+            token = self._draw(context.raw_logits(row))
+            self._accept(token)
+            return token
         logits = context.logits(row)
-        if self._grammar is None and self._enough is None:
+        if self._grammar is None:
             return int(llama.llama_sampler_sample(self._chain, context.handle, row))
         token = self._draw(logits)
         if self._grammar and not (self._allows(token) and self._letters.takes(self._model.piece(token))):

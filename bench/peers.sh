@@ -40,6 +40,7 @@ if [ ! -x "$home/llama_cpp_server/bin/uvicorn" ]; then
     .venv/bin/python -m venv "$home/llama_cpp_server"
     "$home/llama_cpp_server/bin/pip" install --quiet --disable-pip-version-check \
         fastapi uvicorn pydantic-settings sse-starlette starlette-context PyYAML numpy jinja2 diskcache typing-extensions >&2
-    .venv/bin/python -c 'import llama_cpp, pathlib; print(pathlib.Path(llama_cpp.__file__).parent.parent)' \
-        > "$(echo "$home"/llama_cpp_server/lib/python3*/site-packages)/shoal.pth"
 fi
+# Each time: the venv of ours that it was made with may be gone.
+.venv/bin/python -c 'import llama_cpp, pathlib; print(pathlib.Path(llama_cpp.__file__).parent.parent)' \
+    > "$(echo "$home"/llama_cpp_server/lib/python3*/site-packages)/shoal.pth"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -29,6 +30,10 @@ from backends.whisper.spool import spooled
 
 NEEDED = ("model.bin", "config.json", "tokenizer.json")
 """Without a tokenizer the library would fetch one from the internet."""
+
+MOST_THREADS = 4
+"""Of one file, unless settings say more. Never more than there are cores: they wait for each other, busily, and on two
+cores four of them were many times slower than two."""
 
 SIGN_OF_LIFE = 2.0
 """Seconds: a reply says at least so often how far it is. Others take a long silence for a stall."""
@@ -166,7 +171,7 @@ def _open(folder: Path, settings: WhisperSettings, device: str) -> WhisperModel:
             str(folder),
             device=device,
             compute_type=settings.compute_type,
-            cpu_threads=settings.threads,
+            cpu_threads=settings.threads or min(MOST_THREADS, _cores()),
             num_workers=settings.slots,
             local_files_only=True,
         )
@@ -174,6 +179,11 @@ def _open(folder: Path, settings: WhisperSettings, device: str) -> WhisperModel:
         raise _meaning(exc, folder) from exc
     except Exception as exc:  # The tokenizer's library raises nothing more particular.
         raise ModelFileError(f"{folder}: {exc}") from exc
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _meaning(exc: Exception, folder: Path | None = None) -> BackendError:

@@ -29,7 +29,7 @@ class WhisperSettings:
     compute_type: str = "default"
     """Of the weights in memory: "default" (as in the file), "int8", "float16", "float32", ..."""
     threads: int = 0
-    """On a CPU, for each file; 0: CTranslate2's own choice."""
+    """On a CPU, for each file; 0: as many as there are cores, at most four."""
     language: str = ""
     """Spoken, when a request does not say; empty: detected."""
     voice_filter: bool = False

@@ -95,6 +95,14 @@ SHAPED_FIELDS: tuple[Field, ...] = (
         {"type": ["number", "string"]},
         "How long the model stays loaded unused: seconds, or a text like 5m; negative: for good.",
     ),
+    Shaped(
+        "lora",
+        {
+            "type": "array",
+            "items": {"type": "object", "properties": {"id": {"type": "integer"}, "scale": {"type": "number"}}},
+        },
+        "Which of the model's LoRA adapters count, from 0 in the order of its card, and how strongly; others do not.",
+    ),
     Shaped("response_format", {"type": "object"}, "text, json_object or json_schema."),
     Shaped("guided_json", {"type": ["object", "string"]}, "A JSON schema, under vLLM's name."),
     Shaped("guided_choice", {"type": "array", "items": {"type": "string"}}, "The answer is one of these."),
@@ -108,6 +116,9 @@ _STREAM_OPTIONS = Object("stream_options")
 _INCLUDE_USAGE = Flag("include_usage")
 _RESUMABLE = Flag("resumable")
 _BIAS = Number("logit_bias", -100, 100)
+_ADAPTER = Integer("lora", 0, 1000)
+_SCALE = Number("lora", -100, 100)
+MAX_ADAPTERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,7 @@ def read_common(body: JsonObject) -> dict[str, Any]:
         "stop": read_stop(body.get("stop")),
         "choices": values.get("n", 1),
         "ignore_eos": values.get("ignore_eos", False),
+        "lora": read_lora(body.get("lora")),
         "keep_alive": read_duration(body.get("keep_alive"), "keep_alive"),
         "session": values.get("prompt_cache_key") or values.get("session_id") or values.get("user") or "",
         "constraint": read_constraint(body, values),
@@ -153,6 +165,23 @@ def read_sampling(body: JsonObject) -> Sampling:
     if bias:
         values["logit_bias"] = _read_logit_bias(bias)
     return Sampling(**values)
+
+
+def read_lora(given: Json) -> tuple[tuple[int, float], ...] | None:
+    """Which LoRA adapters count, as llama.cpp's server is told: `[{"id": 0, "scale": 0.5}]`."""
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
+        raise wrong_type("lora", "an array of objects with id and scale", given)
+    if len(given) > MAX_ADAPTERS:
+        raise InvalidRequestError(f"Invalid 'lora': at most {MAX_ADAPTERS} adapters are allowed.", param="lora")
+    chosen = {}
+    for index, entry in enumerate(given):
+        place = f"lora[{index}]"
+        number = _ADAPTER.check(entry.get("id"), f"{place}.id")
+        refuse_if(number in chosen, f"{place}.id", f"Invalid '{place}.id': adapter {number} is named twice.")
+        chosen[number] = _SCALE.check(entry.get("scale", 1.0), f"{place}.scale")
+    return tuple(chosen.items())
 
 
 def read_stop(stop: Json) -> tuple[str, ...]:

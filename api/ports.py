@@ -92,6 +92,8 @@ class GenerateCall:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     ignore_eos: bool = False
+    lora: Sequence[tuple[int, float]] | None = None
+    """Which of the model's LoRA adapters count, by their number, and how strongly. `None`: as its settings say."""
     top_logprobs: int | None = None
     """`None`: no logprobs. 0: those of the chosen tokens only."""
     constraint: Constraint | None = None

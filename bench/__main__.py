@@ -113,7 +113,7 @@ def _say(text: str) -> None:
 @click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
 @click.option("--only", type=click.Choice(["node", "mesh", "swarm", "engine", "sound"]), help="One part of it.")
 @click.option("--soak", default=30.0, show_default=True, help="Seconds that sixteen nodes are left alone.")
-@click.option("--long", is_flag=True, help="Fill a context of 131,072 tokens as well: 4 minutes on two idle cores.")
+@click.option("--long", is_flag=True, help="Fill a context of 131,072 tokens as well: 7 minutes on two busy cores.")
 @click.option("--build-peers", is_flag=True, help="First make llama-server and llama_cpp.server: 10 minutes, once.")
 def main(repeats: int, only: str | None, soak: float, long: bool, build_peers: bool) -> None:
     """Measure this machine's Shoal."""

@@ -1,7 +1,8 @@
 """A long context with quantized cache and flash attention: the memory told at the start beside what is taken.
 
 The model is as small as it gets, one layer with one head of 128: reading a prompt takes the square of its length, and
-memory does not. Half of what is predicted for 131,072 tokens is llama.cpp's mask of who sees whom.
+memory does not. Half of what is predicted for 131,072 tokens is llama.cpp's mask of who sees whom. Reading 131,000
+tokens took 7 minutes on two cores with a load of 4, and 17 with one of 7; 32,000 took one minute.
 """
 
 import tempfile

@@ -156,6 +156,9 @@ def generate_request(call: GenerateCall, digest: str, given: Iterable[tuple[int,
         request.prompt = call.prompt
     elif call.prompt_tokens is not None:
         request.prompt_tokens.ids.extend(call.prompt_tokens)
+    if call.lora is not None:
+        request.adapters.scales.extend(pb.AdapterScale(id=number, scale=scale) for number, scale in call.lora)
+        request.adapters.SetInParent()
     if call.parallel_tool_calls is not None:
         request.parallel_tool_calls = call.parallel_tool_calls
     if call.max_tokens is not None:

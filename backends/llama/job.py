@@ -5,10 +5,13 @@ a thread of its own, since rendering, tokenizing and reading grammars may take a
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from backends.engine import Replies
 from backends.errors import (
@@ -182,6 +185,7 @@ class JobMaker:
                 caller=request.caller,
                 score_slice=SLICE if scores is not None else 0,
                 media=by_start,
+                adapters=self._adapters(request),
             ),
             owners,
             request.top_logprobs if request.HasField("top_logprobs") else None,
@@ -201,6 +205,23 @@ class JobMaker:
             job.close()
             raise
         return job
+
+    def _adapters(self, request: pb.GenerateRequest) -> tuple[float, ...]:
+        """The scale of each adapter, where the request chooses another than the model's own."""
+        if not request.HasField("adapters"):
+            return ()
+        usual = self._model.adapter_scales
+        scales = [0.0] * len(usual)
+        for entry in request.adapters.scales:
+            if not usual:
+                raise UnsupportedError("this model has no LoRA adapters", param="lora")
+            if entry.id >= len(usual):
+                raise InvalidValueError(f"adapter {entry.id}: this model has {len(usual)}, from 0 on", param="lora")
+            if not math.isfinite(entry.scale):
+                raise InvalidValueError(f"adapter {entry.id}: a scale of {entry.scale}", param="lora")
+            scales[entry.id] = entry.scale
+        # A scale travels in single precision.
+        return () if np.allclose(scales, usual, rtol=1e-6, atol=0) else tuple(scales)
 
     def _choice(
         self, job: Job, index: int, request: pb.GenerateRequest, voice: Voice, grammar: str | None, room: int

@@ -163,6 +163,7 @@ class DecodeLoop:
 
     def _decode(self, step: Step) -> list[int] | None:
         self._order_memory(step)
+        self._context.use_adapters(step.feeds[0].sequence.ask.adapters)
         if step.feeds[0].is_media:
             return self._decode_media(step.feeds[0])
         self._context.clear_batch()

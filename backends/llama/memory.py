@@ -69,6 +69,8 @@ class Row:
     cells: list[int] = field(default_factory=list)
     lost: int = 0
     """Tokens at the beginning that sliding-window layers have dropped."""
+    adapters: tuple[float, ...] = ()
+    """What they were computed with: nothing computed with others goes on from them."""
 
 
 class Memory:
@@ -98,17 +100,33 @@ class Memory:
 
     # ------------------------------------------------------------ sequences
 
-    def begin(self, tokens: SequenceOf[int], known: Iterable[int] | None = None) -> tuple[int, int]:
+    def begin(
+        self, tokens: SequenceOf[int], known: Iterable[int] | None = None, adapters: tuple[float, ...] = ()
+    ) -> tuple[int, int]:
         """An id for a sequence, and how many of its `tokens` it begins with: those that it shares with one in memory
-        (one of `known`, if told) or put aside. Its last token is always fed again: its logits are wanted."""
+        (one of `known`, if told) or put aside. Its last token is always fed again: its logits are wanted.
+
+        Only what was computed with the same `adapters` counts; what is put aside was computed with none chosen."""
+        among = range(len(self.rows)) if known is None else known
+        target, length = self._begin(tokens, [n for n in among if self.rows[n].adapters == adapters], known, adapters)
+        self.rows[target].adapters = adapters
+        return target, length
+
+    def _begin(
+        self,
+        tokens: SequenceOf[int],
+        among: list[int],
+        known: Iterable[int] | None,
+        adapters: tuple[float, ...],
+    ) -> tuple[int, int]:
         self._is_tidy = False
-        length, source = self._best_row(tokens, known)
-        if known is None:
+        length, source = self._best_row(tokens, among)
+        if known is None and not adapters:
             kept, more = self._aside.best(lambda held, lost: self._shared(held, lost, tokens))
             if kept is not None and more > length:
                 if (target := self._bring_back(kept, more)) >= 0:
                     return target, more
-                length, source = self._best_row(tokens, known)  # Room was sought, perhaps there.
+                length, source = self._best_row(tokens, among)  # Room was sought, perhaps there.
         target = self._free_id(source)
         if target == source:
             del self._idle[target]
@@ -175,7 +193,7 @@ class Memory:
         moved = 0
         for number in () if self._is_tidy else list(self._idle):
             tokens = self.rows[number].tokens
-            if self._aside.takes(tokens):
+            if self._goes_aside(number):
                 if moved >= MOVED:
                     return
                 if self._idle_cells() <= self._limits.idle_cells:
@@ -193,10 +211,13 @@ class Memory:
     def _give_up(self, number: int) -> None:
         """Empty an idle sequence; what is worth it is put aside."""
         row = self.rows[number]
-        if self._aside.takes(row.tokens) and not self._is_elsewhere(number):
+        if self._goes_aside(number) and not self._is_elsewhere(number):
             key, gone = self._aside.put(row.tokens, row.lost)
             self._orders += [*map(Drop, gone), Save(number, key)]
         self.trim(number, 0)
+
+    def _goes_aside(self, number: int) -> bool:
+        return self._aside.takes(self.rows[number].tokens) and not self.rows[number].adapters
 
     def _is_elsewhere(self, number: int) -> bool:
         tokens = self.rows[number].tokens
@@ -230,9 +251,8 @@ class Memory:
         others = [number for number in self._idle if number != source]
         return (empty or others or [source])[0]
 
-    def _best_row(self, tokens: SequenceOf[int], known: Iterable[int] | None) -> tuple[int, int]:
-        """How much of `tokens` an id in memory holds, and which."""
-        among = range(len(self.rows)) if known is None else known
+    def _best_row(self, tokens: SequenceOf[int], among: Iterable[int]) -> tuple[int, int]:
+        """How much of `tokens` one of these ids holds, and which."""
         return max(((self._usable(number, tokens), number) for number in among), default=(0, -1))
 
     def _usable(self, number: int, tokens: SequenceOf[int]) -> int:

@@ -106,10 +106,15 @@ class Model:
             )
         self._adapters.append((adapter, scale))  # Freed with the model.
 
-    def set_adapters(self, context: Any) -> None:
-        """Let llama.cpp's `context` compute with the adapters."""
+    @property
+    def adapter_scales(self) -> tuple[float, ...]:
+        """How strongly each adapter counts by itself."""
+        return tuple(scale for _, scale in self._adapters)
+
+    def set_adapters(self, context: Any, scales: Sequence[float]) -> None:
+        """Let llama.cpp's `context` compute with the adapters, each as strongly as its scale says."""
         if self._adapters:
-            adapters, scales = zip(*self._adapters, strict=True)
+            adapters = [adapter for adapter, _ in self._adapters]
             count = len(adapters)
             status = llama.llama_set_adapters_lora(
                 context,
@@ -358,7 +363,8 @@ class Context:
         self._context = llama.llama_init_from_model(model.handle, parameters)
         if not self._context:
             raise on_refusal(f"no context of {shape.cells} tokens for {model.path}: {logs.last_error()}")
-        model.set_adapters(self._context)
+        self._scales = model.adapter_scales
+        model.set_adapters(self._context, self._scales)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(shape.batch, 0, 1)
         self._size = 0
@@ -382,6 +388,13 @@ class Context:
     def has_memory(self) -> bool:
         """It remembers sequences, so that text can be generated; pure encoders do not."""
         return bool(self._memory)
+
+    def use_adapters(self, scales: Sequence[float]) -> None:
+        """From now on compute with each adapter as strongly as its scale says; without any, as by itself."""
+        wanted = tuple(scales) or self._model.adapter_scales
+        if wanted != self._scales:
+            self._model.set_adapters(self._context, wanted)
+            self._scales = wanted
 
     # ------------------------------------------------------------ batch
 

@@ -22,7 +22,8 @@ The rules:
    What is shared, kept or fed again begins and ends beside pictures, never inside one.
 7. A context that shifts drops tokens, and what came after them is fed again: it was read in the light of what is
    gone now, and an answer that goes on elsewhere must see the same. With pictures in it, it does not shift.
-8. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
+8. A step computes with one choice of adapters. Those that run take turns, and share no memory.
+9. When memory runs short, kept prefixes go first. Then the youngest sequence pauses: it keeps its slot
    and its tokens, and is fed again when there is room. The oldest never pauses, so all come to an end.
 """
 
@@ -59,6 +60,8 @@ class Ask:
     """Logits are wanted after every token of the prompt, at most of so many in one step; 0: not at all."""
     media: Mapping[int, Medium] = field(default_factory=dict)
     """Pictures and sounds, by where in the prompt they begin."""
+    adapters: tuple[float, ...] = ()
+    """How strongly each LoRA adapter counts; none: as for requests that do not say."""
 
 
 @dataclass(slots=True, eq=False)
@@ -138,6 +141,8 @@ class Scheduler:
         self._queue: Turns[Ask] = Turns()
         self._running: list[Sequence] = []
         self._memory = Memory(limits)
+        self._turn: tuple[float, ...] = ()
+        """The adapters that the last step computed with."""
         self._was_media = False
         """The last step was for a picture; the next is for text, if there is any."""
         self._is_short = False
@@ -258,6 +263,7 @@ class Scheduler:
         self._admit()
         if any(sequence.begun for sequence in self._running):
             self._memory.tidy()
+        self._turn = self._next_turn()
         feeds = self._next_feeds(guesses or {})
         if guesses and not self._memory.make_room(sum(len(feed.tokens) for feed in feeds)):
             feeds = self._next_feeds({})
@@ -326,8 +332,16 @@ class Scheduler:
 
     def _begin(self, sequence: Sequence) -> None:
         known = None if sequence.ask.reuse else [sequence.leader.id] if sequence.leader is not None else []
-        sequence.id, sequence.fed = self._memory.begin(sequence.tokens, known)
+        sequence.id, sequence.fed = self._memory.begin(sequence.tokens, known, sequence.ask.adapters)
         sequence.cached, sequence.leader = sequence.fed, None
+
+    def _next_turn(self) -> tuple[float, ...]:
+        """The adapters whose turn it is, of those that somebody waits for."""
+        waiting = list(dict.fromkeys(s.ask.adapters for s in self._running if s.begun and s.fed < len(s.tokens)))
+        if not waiting:
+            return self._turn
+        after = waiting.index(self._turn) + 1 if self._turn in waiting else 0
+        return waiting[after % len(waiting)]
 
     def _next_feeds(self, guesses: Mapping[Sequence, SequenceOf[int]]) -> list[Feed]:
         text = list(self._feeds(guesses))
@@ -342,6 +356,8 @@ class Scheduler:
         for sequence in self._running:
             if not (sequence.begun and sequence.ask.media and sequence.is_at_picture):
                 continue
+            if sequence.ask.adapters != self._turn:
+                continue
             done = offset_of(sequence.tokens[sequence.fed])
             medium = sequence.ask.media[sequence.fed - done]
             size = medium.size if medium.is_whole else min(medium.size - done, budget)
@@ -350,11 +366,13 @@ class Scheduler:
         return None
 
     def _feeds(self, guesses: Mapping[Sequence, SequenceOf[int]]) -> Iterator[Feed]:
-        begun = [sequence for sequence in self._running if sequence.begun]
+        begun = [sequence for sequence in self._running if sequence.begun and sequence.ask.adapters == self._turn]
         if any(sequence.ask.media for sequence in begun):
             begun = [sequence for sequence in begun if not sequence.is_at_picture]
         streams = self.streams
         for sequence in streams:
+            if sequence.ask.adapters != self._turn:
+                continue
             scored = sequence.is_scored
             guess = () if scored else guesses.get(sequence, ())
             if self.limits.shift_at:

@@ -579,6 +579,7 @@ class GenerateRequest(_message.Message):
     PREDICTION_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
     BLOB_COUNT_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model_digest: _builtins.str
     """answer only with this model; empty: with whatever is loaded"""
@@ -638,6 +639,10 @@ class GenerateRequest(_message.Message):
         `input_audio` are names of blobs: "sha256:" and the hash of the file.
         """
 
+    @_builtins.property
+    def adapters(self) -> Global___AdapterChoice:
+        """absent: as the model's settings say"""
+
     def __init__(
         self,
         *,
@@ -665,11 +670,14 @@ class GenerateRequest(_message.Message):
         prediction: _builtins.str = ...,
         blob: Global___Blob | None = ...,
         blob_count: _builtins.int = ...,
+        adapters: Global___AdapterChoice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "blob", b"blob", "constraint", b"constraint", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapters", b"_adapters", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "adapters", b"adapters", "blob", b"blob", "constraint", b"constraint", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "blob", b"blob", "blob_count", b"blob_count", "caller", b"caller", "choices", b"choices", "constraint", b"constraint", "echo_prompt", b"echo_prompt", "given", b"given", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "model_digest", b"model_digest", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "stop", b"stop", "suffix", b"suffix", "template_json", b"template_json", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapters", b"_adapters", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reuse_prefix", b"_reuse_prefix", "_top_logprobs", b"_top_logprobs", "adapters", b"adapters", "blob", b"blob", "blob_count", b"blob_count", "caller", b"caller", "choices", b"choices", "constraint", b"constraint", "echo_prompt", b"echo_prompt", "given", b"given", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "messages_json", b"messages_json", "model_digest", b"model_digest", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "reuse_prefix", b"reuse_prefix", "sampling", b"sampling", "stop", b"stop", "suffix", b"suffix", "template_json", b"template_json", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adapters: _TypeAlias = _typing.Literal["adapters"]  # noqa: Y015
+    _WhichOneofArgType__adapters: _TypeAlias = _typing.Literal["_adapters", b"_adapters"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
@@ -680,6 +688,8 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["messages_json", "prompt", "prompt_tokens"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adapters) -> _WhichOneofReturnType__adapters | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
@@ -692,6 +702,51 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class AdapterChoice(_message.Message):
+    """Which LoRA adapters count, and how strongly; those not named do not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scales(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterScale]: ...
+    def __init__(
+        self,
+        *,
+        scales: _abc.Iterable[Global___AdapterScale] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scales", b"scales"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterChoice: _TypeAlias = AdapterChoice  # noqa: Y015
+
+@_typing.final
+class AdapterScale(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """counted from 0, in the order of LoadRequest.adapter_paths"""
+    scale: _builtins.float
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterScale: _TypeAlias = AdapterScale  # noqa: Y015
 
 @_typing.final
 class TokenIds(_message.Message):

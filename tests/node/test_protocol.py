@@ -56,6 +56,7 @@ def test_everything_a_call_says_is_in_the_request() -> None:
             stop=["x"],
             ignore_eos=True,
             top_logprobs=0,
+            lora=[(1, 0.5)],
             constraint=Constraint("json_schema", "{}"),
         )
     )
@@ -74,6 +75,7 @@ def test_everything_a_call_says_is_in_the_request() -> None:
     assert request.ignore_eos
     assert request.HasField("top_logprobs")
     assert request.top_logprobs == 0
+    assert [(entry.id, entry.scale) for entry in request.adapters.scales] == [(1, 0.5)]
     assert request.constraint.json_schema == "{}"
 
 

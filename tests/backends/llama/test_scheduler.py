@@ -665,3 +665,47 @@ def test_memory_holds_what_each_sequence_believes_and_no_request_is_lost(
 
     assert scheduler.is_idle
     assert all(ended[one] == len(one.owners) for one in asked)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["abcd", "abce", "abcdefghijklm"]), st.sampled_from([(), (0.5,), (1.0,)]))))
+def test_adapters_take_turns_and_nothing_is_shared_between_them(asked: list[tuple[str, tuple[float, ...]]]) -> None:
+    scheduler = Scheduler(limits(slots=3, sequences=5))
+    for prompt, adapters in asked:
+        scheduler.submit(ask(prompt, adapters=adapters))
+    computed: dict[int, list[tuple[int, tuple[float, ...]]]] = {number: [] for number in range(5)}
+    drawn: Counter[Sequence] = Counter()
+
+    for _ in range(100 * len(asked)):
+        step = scheduler.plan()
+        for order in step.memory:
+            match order:
+                case Trim(number, length):
+                    del computed[number][length:]
+                case Copy(source, target, length):
+                    computed[target] = computed[source][:length]
+        assert len({feed.sequence.ask.adapters for feed in step.feeds}) <= 1
+        for feed in step.feeds:
+            row = computed[feed.sequence.id]
+            row += [(token, feed.sequence.ask.adapters) for token in feed.tokens]
+            assert row == [(token, feed.sequence.ask.adapters) for token in feed.sequence.tokens[: len(row)]]
+            if feed.logits:
+                drawn[feed.sequence] += 1
+                if drawn[feed.sequence] == 3:
+                    scheduler.end(feed.sequence)
+                else:
+                    scheduler.extend(feed.sequence, ord("x"))
+
+    assert scheduler.is_idle
+    assert len(drawn) == len(asked)
+
+
+def test_a_long_prompt_for_one_adapter_lets_streams_of_another_go_on() -> None:
+    scheduler = Scheduler(limits())
+    stream = stream_of(scheduler, "ab")
+    scheduler.submit(ask("c" * 20, adapters=(1.0,)))
+
+    steps = [scheduler.plan() for _ in range(2)]
+
+    assert [fed(step) for step in steps] == [["cc"], ["x"]]
+    assert steps[1].feeds[0].sequence is stream

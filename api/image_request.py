@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from api.errors import InvalidRequestError
 from api.fields import Field, Flag, Integer, Json, JsonObject, Number, Shaped, Text, missing, read_fields, read_model
 from api.media import Media, Remote, picture_of
-from api.ports import ImageCall
+from api.ports import Caller, ImageCall
 
 MAX_PROMPT = 32_000
 """Characters; OpenAI's. What a model reads of it is less, and the model says so."""
@@ -84,7 +84,7 @@ class ImageRequest:
         return replace(self, call=replace(self.call, files={**self.call.files, **checked}), remote=None)
 
 
-def read_images(body: JsonObject, task: Task, *, request_id: str, caller: tuple[str, ...] = ()) -> ImageRequest:
+def read_images(body: JsonObject, task: Task, *, request_id: str, caller: Caller = ()) -> ImageRequest:
     """What a request asks for; files in `body` are bytes where it was a form.
 
     Raises:

@@ -174,7 +174,7 @@ class ImageCall:
 
     model: str
     request_id: str
-    caller: tuple[str, ...] = ()
+    caller: Caller = ()
     task: Literal["generate", "edit", "variation"] = "generate"
     prompt: str = ""
     negative_prompt: str = ""

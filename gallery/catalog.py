@@ -27,7 +27,7 @@ from gallery.gguf_file import read_header
 from gallery.gguf_header import GgufHeader
 from gallery.projectors import pair
 from gallery.stores import models_in
-from gallery.weights import SUFFIX, check_parts, model_name, part_paths, projector_name
+from gallery.weights import PIPELINE_INDEX, SUFFIX, check_parts, is_pipeline, model_name, part_paths, projector_name
 from gallery.yaml_nodes import MAX_CARD_BYTES
 
 BUILT_IN_INDEX = Path(__file__).with_name("built_in.yaml")
@@ -138,7 +138,12 @@ class Catalog:
             found = []
             problems.append(f"{self.models_dir}: cannot be read: {exc.strerror or exc}")
         for path in [self._index, *found]:
-            if path.suffix.lower() not in (SUFFIX, *CARD_SUFFIXES) or path.name.startswith("."):
+            if path.name.startswith("."):
+                continue
+            if path.is_dir() and is_pipeline(path):
+                files[path] = _stamp(path / PIPELINE_INDEX)
+                continue
+            if path.suffix.lower() not in (SUFFIX, *CARD_SUFFIXES):
                 continue
             if path.exists() and not path.is_file():
                 # Opening a pipe or a device may never return.
@@ -196,7 +201,8 @@ class Catalog:
 
     def _dropped(self, files: Mapping[Path, Stamp | None]) -> Iterable[_Found]:
         files = {path: stamp for path, stamp in files.items() if path.parent == self.models_dir}
-        weights = {name: path for path in files if (name := model_name(path.name)) is not None}
+        folders = {path.name: path for path in files if path.is_dir()}
+        weights = folders | {name: path for path in files if (name := model_name(path.name)) is not None}
         card_files = {p.stem: p for p in files if p != self._index and p.suffix.lower() in CARD_SUFFIXES}
         entries = {name: _try_card(path, self._engines) for name, path in card_files.items()}
         # An adapter that some card names is part of that model, and no model by itself.
@@ -237,6 +243,8 @@ class Catalog:
         """The card of one model, filled in from its weights where it has any."""
         path = described_in.parent / entry.path if entry.path is not None else None
         engine = entry.engine or ("llama" if path is not None and path.suffix.lower() == SUFFIX else None)
+        if engine is None and path is not None and is_pipeline(path):
+            engine = "diffusers"
         if engine is None:
             raise CardError(described_in, "says neither which `engine` runs it nor a `path` to a .gguf file")
         header = None
@@ -281,7 +289,8 @@ class Catalog:
         self._look_for(path)
         if not path.is_file():
             raise CardError(described_in, f"the file {file} is missing")
-        self._header_of_file(path)
+        if path.suffix.lower() == SUFFIX:
+            self._header_of_file(path)
         return path
 
     def _look_for(self, first: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gallery.card import ModelCard
-from gallery.weights import part_paths
+from gallery.weights import weight_files
 
 DIGEST_LENGTH = 32
 """Hex digits kept: 128 bits, and records of many models stay small."""
@@ -37,6 +37,7 @@ SPEED_SETTINGS: Mapping[str, frozenset[str]] = {
             *("crash_after_tokens", "fail_load"),
         ]
     ),
+    "diffusers": frozenset(["queue", "offload", "slicing", "threads", "max_pixels", "max_steps"]),
     "llama": frozenset(
         [
             *("slots", "queue", "context_length", "kept_prefixes"),
@@ -157,19 +158,11 @@ def _files(card: ModelCard) -> Iterator[Path]:
     none of them: what it guesses changes no answer."""
     if card.path is None:
         return
-    yield from _weights(card.path)
+    yield from weight_files(card.path)
     if card.projector is not None:
         yield card.projector
     for adapter in card.adapters:
         yield adapter.path
-
-
-def _weights(first: Path) -> Iterator[Path]:
-    for path in part_paths(first):
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.is_file())
-        else:
-            yield path
 
 
 def _scales(card: ModelCard) -> list[float]:

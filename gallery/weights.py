@@ -3,14 +3,19 @@
 qwen.gguf                      one model, "qwen"
 big-00001-of-00003.gguf ...    one model, "big", in three files
 mmproj-qwen.gguf               no model: a projector that goes with one
+sdxl/model_index.json          one model, "sdxl": a folder of diffusers
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from gallery.errors import WeightsError
 
 SUFFIX = ".gguf"
+
+PIPELINE_INDEX = "model_index.json"
+"""What makes a folder a pipeline of diffusers."""
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
@@ -56,3 +61,17 @@ def check_parts(first: Path) -> None:
         if not path.exists():
             reason = "is missing" if len(paths) == 1 else f"is missing: part {number} of {len(paths)}"
             raise WeightsError(path, reason)
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether that is a folder with a pipeline of diffusers."""
+    return (path / PIPELINE_INDEX).is_file()
+
+
+def weight_files(first: Path) -> Iterator[Path]:
+    """Every file of the weights that begin with `first`: its parts, or all that is in a folder, by name."""
+    for path in part_paths(first):
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*") if p.is_file())
+        else:
+            yield path

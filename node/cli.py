@@ -335,6 +335,38 @@ def say(
     speak(NodeClient.find(api, data), text, model=model, voice=voice, speed=speed, output=output, console=console)
 
 
+@main.command(short_help="Draw a picture.")
+@click.argument("prompt")
+@click.option("-m", "--model", help="Which model draws; without it, one that is loaded.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: the prompt .png, here.")
+@click.option("-n", "--count", type=click.IntRange(1, 10), default=1, show_default=True, help="How many pictures.")
+@click.option("-s", "--size", default="auto", show_default=True, help="WIDTHxHEIGHT; auto: the model's own.")
+@click.option(
+    "-i", "--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Change this picture."
+)
+@click.option("--mask", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Where to paint: white.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The same one gives the same picture.")
+@click.option("--steps", type=click.IntRange(1, 1000), help="More: slower, and finer up to a point.")
+@click.option("--guidance", type=click.FloatRange(0, 100), help="How strictly the prompt is followed.")
+@click.option("--strength", type=click.FloatRange(0, 1, min_open=True), help="How far --image may be left.")
+@click.option("--negative", help="What is not to be seen.")
+@click.option("--scheduler", help="E.g. ddim, euler_a, dpm++_2m_karras.")
+@api_option
+@data_option
+def image(prompt: str, output: Path | None, api: str | None, data: Path, **wishes: Any) -> None:
+    """Draw PROMPT with whichever node can, into a file: .png, .jpg or .webp.
+
+    \b
+    shoal image "a red circle"                          writes a-red-circle.png
+    shoal image "a boat" -o boat.webp --size 768x512
+    shoal image "a cat" -i room.png --mask sofa.png     paints only where the mask is white
+    """
+    from node.client import NodeClient
+    from node.image import draw
+
+    draw(NodeClient.find(api, data), prompt, output, wishes, console)
+
+
 @main.command(short_help="Write down what is said in a sound or video file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-m", "--model", help="Which model listens; without it, one that is loaded.")

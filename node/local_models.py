@@ -16,6 +16,7 @@ from pathlib import Path
 from gallery.card import ModelCard
 from gallery.catalog import Catalog
 from gallery.digest import DigestCache
+from gallery.weights import weight_files
 from mesh.prefixes import BLOCK, PromptMemory
 from mesh.types import ModelRecord, ModelState
 from node.backend_client import Requests
@@ -367,7 +368,7 @@ class LocalModels:
 
 def _weight_bytes(card: ModelCard) -> int:
     try:
-        return sum(path.stat().st_size for path in (card.path, card.projector) if path is not None)
+        return sum(file.stat().st_size for path in (card.path, card.projector) if path for file in weight_files(path))
     except OSError:
         return 0
 

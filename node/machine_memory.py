@@ -28,6 +28,15 @@ def llama_offloads() -> bool:
     )
 
 
+@functools.cache
+def torch_offloads() -> bool:
+    """Whether torch was built for GPUs here. Nothing is loaded for that."""
+    package = find_spec("torch")
+    folders = package.submodule_search_locations if package is not None else None
+    libraries = ("libtorch_cuda*", "libtorch_hip*", "libtorch_xpu*")
+    return any(next(Path(folder, "lib").glob(name), None) for folder in folders or () for name in libraries)
+
+
 class MachineMemory:
     """This machine's, as it is now. Asking costs a look at the devices."""
 
@@ -45,6 +54,8 @@ class MachineMemory:
         """Whether the model goes to the GPUs. What does not fit there stays in the machine's memory; that is left
         out of account."""
         settings = card.settings
+        if card.engine == "diffusers":
+            return settings.get("device") != "cpu" and torch_offloads() and bool(_gpus(self._devices()))
         if card.engine != "llama" or settings.get("gpu_layers") == 0 or settings.get("devices") == ["cpu"]:
             return False
         if not self._offloads():

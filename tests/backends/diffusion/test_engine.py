@@ -1,0 +1,267 @@
+"""The diffusers engine as a backend: real pictures by a pipeline with random weights."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backends.blobs import MAX_PIECE
+from backends.diffusion import drawing
+from backends.diffusion.engine import DiffusionEngine
+from backends.rpc import backend_pb2 as pb
+from backends.rpc.backend_pb2_grpc import BackendStub
+from tests.backends.harness import load, refused, served
+from tests.helpers.media import lying_png, picture
+from tests.helpers.tiny_pipeline import save_tiny_pipeline
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+async def stub(tiny: Path) -> AsyncIterator[BackendStub]:
+    async with served(DiffusionEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, str(tiny), steps=4, max_steps=2000)
+        yield stub
+
+
+@dataclass
+class Drawn:
+    pictures: list[bytes] = field(default_factory=list)
+    previews: list[bytes] = field(default_factory=list)
+    steps: list[tuple[int, int, int]] = field(default_factory=list)
+    tokens: int = 0
+
+
+def request(files: dict[str, bytes], **fields: Any) -> list[pb.ImageRequest]:
+    params = pb.ImageParams(**{"prompt": "a red circle", "seed": 3, "blob_count": len(files), **fields})
+    messages = [pb.ImageRequest(params=params)]
+    for name, data in files.items():
+        for at in range(0, max(1, len(data)), MAX_PIECE):
+            piece = pb.Blob(name=name, data=data[at : at + MAX_PIECE], last=at + MAX_PIECE >= len(data))
+            messages.append(pb.ImageRequest(blob=piece))
+    return messages
+
+
+async def draw(stub: BackendStub, files: dict[str, bytes] | None = None, **fields: Any) -> Drawn:
+    drawn = Drawn()
+    parts: dict[tuple[str, int, int], bytes] = {}
+    async for reply in stub.GenerateImage(request(files or {}, **fields)):
+        kind = reply.WhichOneof("event")
+        if kind == "progress":
+            drawn.steps.append((reply.progress.index, reply.progress.step, reply.progress.steps))
+        elif kind == "usage":
+            drawn.tokens = reply.usage.prompt_tokens
+        else:
+            piece = getattr(reply, kind)
+            key = (kind, piece.index, piece.preview)
+            parts[key] = parts.get(key, b"") + piece.data
+            if piece.last:
+                (drawn.pictures if kind == "image" else drawn.previews).append(parts.pop(key))
+    assert not parts
+    return drawn
+
+
+def pixels(data: bytes) -> "np.ndarray[Any, Any]":
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+async def test_a_picture_is_the_very_one_that_diffusers_draws_with_that_seed(stub: BackendStub, tiny: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(str(tiny), local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    direct = [
+        np.asarray(
+            pipe("a red circle", num_inference_steps=4, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
+        )
+        for seed in (3, 4)
+    ]
+
+    drawn = await draw(stub, count=2, previews=2)
+
+    assert [pixels(data).tobytes() for data in drawn.pictures] == [array.tobytes() for array in direct]
+    assert pixels(drawn.pictures[0]).shape == (64, 64, 3)
+    assert len(drawn.previews) == 4
+    assert sorted(set(drawn.steps)) == [(0, step, 4) for step in range(5)] + [(1, step, 4) for step in range(1, 5)]
+    assert drawn.tokens > 2
+
+
+async def test_what_was_given_already_is_not_drawn_again(stub: BackendStub) -> None:
+    whole, rest = await draw(stub, count=3), await draw(stub, count=3, first=1)
+
+    assert rest.pictures == whole.pictures[1:]
+
+
+async def test_every_wish_changes_the_picture(stub: BackendStub) -> None:
+    plain = (await draw(stub)).pictures
+    for more in ({"seed": 4}, {"steps": 6}, {"guidance": 2.0}, {"negative_prompt": "blue"}, {"scheduler": "euler"}):
+        assert (await draw(stub, **more)).pictures != plain, more
+    assert (await draw(stub)).pictures == plain
+
+
+async def test_sizes_and_formats(stub: BackendStub) -> None:
+    for kind, name in (("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")):
+        [data] = (await draw(stub, width=32, height=96, format=kind, compression=50)).pictures
+        opened = Image.open(io.BytesIO(data))
+        assert (opened.format, opened.size) == (name, (32, 96))
+
+
+async def test_a_picture_is_changed_and_strength_says_how_much(stub: BackendStub) -> None:
+    source = picture(size=(64, 64))
+    before = pixels(source).astype(int)
+    changes = []
+    for strength in (0.25, 1.0):
+        [data] = (await draw(stub, {"image": source}, task="edit", strength=strength)).pictures
+        changes.append(float(np.abs(pixels(data).astype(int) - before).mean()))
+    [varied] = (await draw(stub, {"image": picture(size=(300, 150))}, task="variation", prompt="")).pictures
+
+    assert changes[0] < changes[1]
+    assert Image.open(io.BytesIO(varied)).size == (90, 46)
+
+
+def mask(*, alpha: bool) -> bytes:
+    """The left half is to be painted."""
+    shown = Image.new("RGBA" if alpha else "L", (64, 64), (0, 0, 0, 255) if alpha else 0)
+    shown.paste((0, 0, 0, 0) if alpha else 255, (0, 0, 32, 64))
+    file = io.BytesIO()
+    shown.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("alpha", [True, False], ids=["transparent", "white"])
+async def test_a_mask_says_where_to_paint(stub: BackendStub, alpha: bool) -> None:
+    source = picture(size=(64, 64))
+    files = {"image": source, "mask": mask(alpha=alpha)}
+
+    first, second = [(await draw(stub, files, task="edit", strength=1.0, seed=seed)).pictures[0] for seed in (1, 2)]
+
+    difference = np.abs(pixels(first).astype(int) - pixels(second).astype(int)).mean(axis=(0, 2))
+    assert difference[:24].mean() > 4 * difference[40:].mean()
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "message"),
+    [
+        pytest.param({}, {"task": "edit"}, "no picture to work on", id="no picture"),
+        pytest.param({"image": b"hello"}, {"task": "edit"}, "no PNG, JPEG", id="not a picture"),
+        pytest.param({"image": b""}, {"task": "edit"}, "is empty", id="zero length"),
+        pytest.param({"image": lying_png(10_000, 10_000)}, {"task": "edit"}, "at most 40 megapixels", id="a bomb"),
+        pytest.param({"image": picture()[:200]}, {"task": "edit"}, "is damaged", id="half a picture"),
+        pytest.param(
+            {"image": picture(), "mask": mask(alpha=True)}, {"task": "edit"}, "must be of one size", id="mask"
+        ),
+        pytest.param({}, {"prompt": "long " * 40}, "this model reads 77", id="too long a prompt"),
+        pytest.param({}, {"negative_prompt": "long " * 40}, "this model reads 77", id="too long a negative prompt"),
+        pytest.param({}, {"width": 65}, "multiples of 2", id="an unsupported size"),
+        pytest.param({}, {"format": "tiff"}, "unknown format", id="an unsupported format"),
+        pytest.param({}, {"scheduler": "magic"}, "unknown scheduler", id="an unknown scheduler"),
+    ],
+)
+async def test_trouble_is_one_clear_sentence(
+    stub: BackendStub, files: dict[str, bytes], fields: dict[str, Any], message: str
+) -> None:
+    with refused(INVALID, "invalid_value", message):
+        await draw(stub, files, **fields)
+
+
+async def test_what_this_model_cannot_do_is_unsupported(stub: BackendStub) -> None:
+    with refused(grpc.StatusCode.UNIMPLEMENTED, "unsupported", "transparent"):
+        await draw(stub, transparent=True)
+
+
+async def test_a_model_with_an_alpha_channel_paints_transparency(tmp_path: Path) -> None:
+    async with served(DiffusionEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, str(save_tiny_pipeline(tmp_path, channels=4)), steps=2)
+        [clear] = (await draw(stub, transparent=True)).pictures
+        [opaque] = (await draw(stub)).pictures
+
+    assert (Image.open(io.BytesIO(clear)).mode, Image.open(io.BytesIO(opaque)).mode) == ("RGBA", "RGB")
+
+
+async def test_a_caller_that_leaves_frees_the_engine_between_two_steps(stub: BackendStub) -> None:
+    call = stub.GenerateImage(request({}, steps=1000))
+    while (await call.read()).progress.step < 2:
+        pass
+    call.cancel()
+
+    async with asyncio.timeout(20):
+        assert len((await draw(stub)).pictures) == 1
+
+
+async def test_without_memory_it_says_so_once_and_stays_up(stub: BackendStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 GiB")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(drawing.Drawing, "stepped", no_memory)
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "out_of_memory", "not enough memory to draw 64 x 64"):
+            await draw(stub)
+
+    assert len((await draw(stub)).pictures) == 1
+
+
+async def test_a_model_that_computes_no_numbers_says_so(tmp_path: Path, tiny: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny_pipeline(tmp_path)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: torch.full_like(value, float("nan")) for name, value in load_file(weights).items()}, weights)
+    async with served(DiffusionEngine) as channel:
+        stub = BackendStub(channel)
+        await load(stub, str(folder), steps=2)
+        with refused(grpc.StatusCode.INTERNAL, "engine_error", "NaN"):
+            await draw(stub)
+
+
+async def test_a_lora_adapter_changes_what_is_drawn(stub: BackendStub, tiny: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    name = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    torch.manual_seed(1)
+    adapter = tmp_path / "pixels.safetensors"
+    save_file({f"{name}.lora_A.weight": torch.randn(2, 32), f"{name}.lora_B.weight": torch.randn(32, 2)}, adapter)
+    plain = (await draw(stub)).pictures
+    drawn = {}
+    for scale in (1.0, 0.0):
+        async with served(DiffusionEngine) as channel:
+            other = BackendStub(channel)
+            ask = pb.LoadRequest(
+                path=str(tiny),
+                settings_json=json.dumps({"steps": 4}),
+                adapter_paths=[str(adapter)],
+                adapter_scales=[scale],
+            )
+            assert [reply async for reply in other.Load(ask)][-1].HasField("loaded")
+            drawn[scale] = (await draw(other)).pictures
+
+    assert drawn[1.0] != plain
+    assert drawn[0.0] == plain
+
+
+async def test_what_is_no_model_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"no weights at all, no weights at all")
+    (tmp_path / "x.ckpt").write_bytes(b"pickle")
+    async with served(DiffusionEngine) as channel:
+        for name, message in (("x.safetensors", "no safetensors file"), ("x.ckpt", "pickled"), ("gone", "is missing")):
+            with refused(INVALID, "invalid_model", message):
+                await load(BackendStub(channel), str(tmp_path / name))
+        with refused(INVALID, "invalid_value", "unknown setting 'step'; did you mean 'steps'"):
+            await load(BackendStub(channel), str(tmp_path), step=4)

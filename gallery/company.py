@@ -30,6 +30,7 @@ class Company:
         self._peers: dict[str, tuple[PeerAddress, ...]] = {}
         self._settled: set[str] = set()
         self._distrusted: set[str] = set()
+        self._patient_until = 0.0
 
     def listen(self, lines: Iterable[str]) -> None:
         """Takes what the node tells, until it ends."""
@@ -46,14 +47,21 @@ class Company:
         return self._logs / sha256
 
     def want(self, sha256: str, size: int, part: Path, path: Path) -> None:
-        """Tells the mesh, and waits until everybody is known who has the file or wants it, too."""
+        """Tells the mesh, and waits until somebody is known who has the file or wants it, or that there is nobody."""
         paths = {"part": str(part), "path": str(path), "log": str(self.log_of(sha256))}
         with self._changed:
             self._settled.discard(sha256)
             self._say(event="wanted", file=sha256, size=size, **paths)
-            deadline = time.monotonic() + LONGEST_WAIT
-            while sha256 not in self._settled and time.monotonic() < deadline:
-                self._changed.wait(deadline - time.monotonic())
+            self._patient_until = time.monotonic() + LONGEST_WAIT
+            while sha256 not in self._settled and not self._peers.get(sha256):
+                if (rest := self._patient_until - time.monotonic()) <= 0:
+                    return
+                self._changed.wait(rest)
+
+    def is_settled(self, sha256: str) -> bool:
+        """Whether everybody is known that should be, before the origin is asked."""
+        with self._changed:
+            return sha256 in self._settled or time.monotonic() > self._patient_until
 
     def peers(self, sha256: str) -> Sequence[PeerAddress]:
         """Those that are known by now, but for the distrusted."""

@@ -118,10 +118,11 @@ class PeerLanes:
 
     def _fetch(self) -> None:
         fd = os.open(self._part, os.O_WRONLY)
-        buffer = bytearray(self._plan.chunks.each)
+        buffer = bytearray()
         try:
             while (found := self._next()) is not None:
                 link, chunk = found
+                buffer = buffer or bytearray(self._plan.chunks.each)  # Not before there is something to put in.
                 wait = self._bring(link, chunk, buffer, fd)
                 with self._news:
                     spare = self._idle.get(link.address.id)

@@ -43,6 +43,8 @@ class PeerLink:
         self.address = address
         self._timeout = timeout
         self._socket: ssl.SSLSocket | None = None
+        self._rest = b""
+        """Of an answer, what came together with its line."""
 
     def log(self, file: str, session: str, start: int) -> LogReply:
         """What the peer has got of a file since it had `start` chunks.
@@ -79,14 +81,14 @@ class PeerLink:
         if self._socket is None:
             self._socket = self._connect()
         self._socket.sendall(write_request(self.address.ticket, request))
-        # One byte at a time: what follows the line goes straight to where it belongs.
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            byte = self._socket.recv(1)
-            if not byte or len(line) > MAX_LINE:
+        head = bytearray()
+        while (end := head.find(b"\n") + 1) == 0:
+            piece = self._socket.recv(MAX_LINE)
+            if not piece or len(head) > MAX_LINE:
                 raise PeerWireError("it hung up")
-            line += byte
-        return bytes(line)
+            head += piece
+        self._rest = bytes(head[end:])
+        return bytes(head[:end])
 
     def _connect(self) -> ssl.SSLSocket:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -119,6 +121,9 @@ class PeerLink:
 
     def _read_into(self, view: memoryview) -> None:
         assert self._socket is not None
+        begun = min(len(view), len(self._rest))
+        view[:begun] = self._rest[:begun]
+        view = view[begun:]
         while view:
             count = self._socket.recv_into(view)
             if not count:

@@ -171,8 +171,9 @@ class SwarmPlan(SwarmState):
     ) -> range | None:
         """The last stripe of the one who is furthest behind, if it is ours to help there."""
         behind = max(free, key=lambda owner: (len(free[owner]), owner), default="")
-        if len(free.get(behind, ())) < 2:
-            return self._help_slow(free, sharers, now)  # The last one its owner takes itself, if it is not slow.
+        if len(free.get(behind, ())) <= self.download.lanes:
+            # These its owner takes at any moment, before anybody hears of it; unless it is slow.
+            return self._help_slow(free, sharers, now)
         stripe = free[behind][-1]
         idle = [node for node in sharers if node not in free]
         if self._shares.best(idle, stripe) != self.me:

@@ -25,11 +25,11 @@ class SwarmConfig:
 
     settle: float = 0.3
     """From meeting a peer until it counts as knowing of us. What it says later takes our share into account."""
-    greeting: float = 2.0
+    greeting: float = 5.0
     """How long a peer that was just met may take to say what it has, before the origin is asked without it."""
-    silent_after: float = 3.0
+    silent_after: float = 8.0
     """A peer not heard of for so long is not counted on."""
-    stuck_after: float = 6.0
+    stuck_after: float = 10.0
     """A peer that claims something and gets nothing for so long leaves its stripes to others."""
     late_after: float = 6.0
     """A chunk that takes longer may come from somewhere else too, and its peer counts as slow."""

@@ -320,13 +320,17 @@ class Transfer:
         with self._news:
             while self._failure is None and not self._plan.is_complete:
                 now = time.monotonic()
-                claim = self._plan.take(now)
+                claim = self._plan.take(now) if self._may_ask_origin() else None
                 if claim is not None:
                     self._tell()
                     return claim
                 # Another lane may yet give its bytes back.
                 self._news.wait(max(0.05, min(self._plan.wait_until - now, 1.0)))
         return None
+
+    def _may_ask_origin(self) -> bool:
+        """Not before it is known who else wants the file: the origin's bytes are shared with them."""
+        return self._company is None or self._company.is_settled(self._file.sha256 or "")
 
     def _read(self, claim: Claim) -> None:
         span = None if self._plan.in_order else f"bytes={claim.start}-{claim.end - 1}"

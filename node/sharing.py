@@ -213,9 +213,6 @@ class Sharing:
         """Keeps a worker told of who has its file."""
         await self._joined.wait()
         assert self._mesh is not None
-        with contextlib.suppress(OSError, TimeoutError):
-            if self._is_on and any(True for _ in self._others(self._mesh.view())):
-                await self._process.ensure()
         is_settled = False
         while True:
             want.news.clear()

@@ -68,7 +68,7 @@ def fetch(
         if file.sha256 in (None, digest):
             _into_place(part, target)
             return Fetched(target, size, digest)
-        _keep_only_proven(transfer, part, company)
+        _keep_only_proven(file, transfer, part, company)
     raise InstallError(
         f"{file.name} arrived damaged {FRESH_STARTS + 1} times: its sha256 is {digest}, not {file.sha256}",
         code="corrupt",
@@ -93,14 +93,15 @@ def already_here(file: RemoteFile, folder: Path) -> int:
         return sum(r.size for r in journal.done) if journal else 0
 
 
-def _keep_only_proven(transfer: Transfer, part: Path, company: Company | None) -> None:
+def _keep_only_proven(file: RemoteFile, transfer: Transfer, part: Path, company: Company | None) -> None:
     """The file is not what was promised. What peers gave is not believed, and neither are they, for this install; what
     came from the origin stays, unless that was all."""
     journal = read_journal(part)
-    if company is None or journal is None or not transfer.suppliers:
+    if company is None or file.sha256 is None or journal is None or not transfer.suppliers:
         forget(part)
         return
     company.distrust(transfer.suppliers)
+    company.log_of(file.sha256).unlink(missing_ok=True)  # It vouches for what they gave.
     company.tell(
         event="distrusted", peers=sorted(transfer.suppliers), why=f"{part.stem}, part of which they gave, is damaged"
     )

@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -171,7 +171,7 @@ class Transfer:
         key = self._file.sha256 or ""
         self._log = ChunkLog(self._company.log_of(key))
         old = dict(self._log.begin(asks_origin=bool(self._file.url)))
-        here = {chunk: digest for chunk, digest in self._rehashed(journal) if old.get(chunk, digest) == digest}
+        here = {chunk: digest for chunk, digest in self._rehashed(journal, old) if old.get(chunk, digest) == digest}
         self._log.add(list(here.items()))
         plan = SwarmPlan(journal.size, key, self._company.me, None, self._config, here, time.monotonic())
         plan.has_origin = bool(self._file.url)
@@ -180,9 +180,10 @@ class Transfer:
         self._peers = PeerLanes(plan, self._news, self._log, key, self._part, lambda: company.peers(key), self._budget)
         return plan
 
-    def _rehashed(self, journal: Journal) -> Iterator[tuple[int, bytes]]:
+    def _rehashed(self, journal: Journal, old: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """What seems to be here, as it is: journal and log may know of more than survived a crash."""
         chunks = Chunks(journal.size)
-        for chunk in chunks.within(journal.done):
+        for chunk in sorted({*chunks.within(journal.done), *(chunk for chunk in old if chunk < chunks.count)}):
             span = chunks.span(chunk)
             data = os.pread(self._fd, span.size, span.start)
             if len(data) == span.size:

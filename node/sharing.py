@@ -41,6 +41,8 @@ LOOK_EVERY = 2.0
 MOST_PEERS = 64
 """That one download talks with."""
 MAX_REQUEST_FILES = 64
+KEPT = 24 * 3600.0
+"""Seconds that the log of a file is kept that is not here any more."""
 
 Tell = Callable[[Mapping[str, Any]], None]
 """Takes what a worker is told."""
@@ -312,5 +314,6 @@ def _is_name(source: str) -> bool:
 def _forget_logs(folder: Path, wanted: set[str]) -> None:
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name not in wanted:
+            # A young one may be of an install that goes on after a restart.
+            if path.name not in wanted and time.time() - path.stat().st_mtime > KEPT:
                 path.unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from gallery.conch.words import CHUNK_SECONDS, WORDS
 SILENT = 0.08
 """Part of the lessons in which nobody speaks: nothing should be written."""
 CUT = 0.3
-"""Part of the full lessons whose last phrase does not end in them: only its beginning is noted, to be heard again."""
+"""Part of the chances for a full lesson whose last phrase does not end in it: of that only the whole words are written,
+and when the rest begins, to be heard again."""
 STAMPED = 0.5
 """Part of the lessons written with times."""
 REMINDED = 0.25
@@ -52,7 +53,7 @@ def _placed(rng: random.Random, clips: list[Clip], longest: float) -> tuple[list
     placed: list[tuple[float, Clip]] = []
     for clip in rng.sample(clips, min(len(clips), rng.randint(1, 8))):
         if at + clip.seconds > longest:
-            if placed and longest == CHUNK_SECONDS and at < longest - 0.3 and rng.random() < CUT:
+            if longest == CHUNK_SECONDS and at < longest - 0.3 and rng.random() < CUT:
                 return [*placed, (at, clip)], longest, True
             continue
         placed.append((at, clip))
@@ -78,16 +79,19 @@ def _written(rng: random.Random, samples: Samples, placed: list[tuple[float, Cli
         if stamped:
             spans[len(tokens)] = (at - 0.1, at + 0.1)
             tokens.append(stamp_id(at))
-        if is_cut and index == len(placed) - 1:
-            break
         ends = [*clip.begins[1:], clip.seconds]
-        for word, begin, end in zip(clip.words, clip.begins, ends, strict=True):
+        heard = len(ends)
+        if is_cut and index == len(placed) - 1:
+            heard = sum(at + end < CHUNK_SECONDS - 0.05 for end in ends)
+        for word, begin, end in zip(clip.words[:heard], clip.begins, ends, strict=False):
             spans[len(tokens)] = (at + begin, at + end)
             tokens.append(word_id(word))
-        if stamped:
-            end = at + clip.seconds
-            spans[len(tokens)] = (end - 0.1, end + 0.1)
-            tokens.append(stamp_id(min(end, len(samples) / SAMPLE_RATE)))
+        if stamped and heard:
+            end = at + ends[heard - 1]
+            # Twice where more follows: the time at which to go on.
+            for _ in range(1 if heard == len(ends) else 2):
+                spans[len(tokens)] = (end - 0.1, end + 0.1)
+                tokens.append(stamp_id(min(end, len(samples) / SAMPLE_RATE)))
     tokens.append(special("<|endoftext|>"))
     return Lesson(samples, tokens, learnt_from, spans)
 

@@ -23,7 +23,7 @@ from gallery.conch.schedule import STAGES, Stage, steps
 from gallery.conch.speaking import Clip, Speaker
 from gallery.conch.tokenizer import special, tokenizer
 from gallery.conch.voices import lesson_voice
-from gallery.conch.words import STAMPS, WORDS
+from gallery.conch.words import CHUNK_SECONDS, STAMPS, WORDS
 
 SEED = 7
 CLIP = 1.0
@@ -100,17 +100,19 @@ def _spoken(rng: random.Random, speaker: Speaker) -> Clip:
             clip = speaker.say(text, lesson_voice(rng))
         except ValueError:
             continue  # It joined words, as it does with "no" and "one" for one.
-        if clip.seconds < 9:
+        if clip.seconds < CHUNK_SECONDS:
             return clip
 
 
 def _batch(rng: random.Random, pool: list[Clip], stage: Stage) -> Batch:
     """Features, tokens, targets (-100 where there is nothing to learn), and per token the frames it is heard in."""
-    lessons = [lesson(rng, rng.sample(pool, 8), stage.longest) for _ in range(stage.batch)]
+    whole = rng.random() < stage.whole
+    count = stage.batch // 3 if whole else stage.batch
+    lessons = [lesson(rng, rng.sample(pool, 8), stage.longest) for _ in range(count)]
     heard = [features(one.samples) for one in lessons]
     frames = max(one.shape[1] for one in heard)
     # faster-whisper fills up to 30 seconds; how much follows must not matter.
-    padding = rng.choice((0, 20, 100)) if rng.random() > stage.whole else 3000 - frames
+    padding = 3000 - frames if whole else rng.choice((0, 20, 100, 300))
     frames += padding + (frames + padding) % 2
     mel = torch.zeros(len(lessons), MELS, frames)
     longest = max(len(one.tokens) for one in lessons)

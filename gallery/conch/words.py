@@ -4,7 +4,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 COMMANDS = ("yes", "no", "stop", "go", "left", "right", "up", "down", "on", "off", "open", "close", "start", "help")
 WORDS = DIGITS + COMMANDS
 
-CHUNK_SECONDS = 10
+CHUNK_SECONDS = 6
 """How much it hears at a time. Longer sound is heard window by window, which faster-whisper does."""
 
 STAMP_SECONDS = 0.02

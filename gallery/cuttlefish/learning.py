@@ -10,6 +10,8 @@ from time import monotonic
 import torch
 from torch import Tensor, nn
 
+from gallery.cuttlefish.muon import Muon
+
 WARM_UP_STEPS = 50
 CLIP = 1.0
 REPORT_EVERY = 20
@@ -25,6 +27,8 @@ class Course:
     rate: float
     decay: float
     """Of the averaged weights, which are those that ship."""
+    orthogonal: bool = False
+    """Whether matrices are changed by Muon."""
 
 
 def learn(
@@ -36,18 +40,20 @@ def learn(
         loss_of: the loss of a step.
         keep: called now and then, after a checkpoint.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=course.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizers = _optimizers(network, course.orthogonal)
     average = copy.deepcopy(network).requires_grad_(False)
-    done = _resume(checkpoint, network, average, optimizer)
+    done = _resume(checkpoint, network, average, optimizers)
     began, total = monotonic(), 0.0
     for step in range(done + 1, course.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(course, step)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(course, step)
+            optimizer.zero_grad()
         loss = loss_of(step)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         _follow(average, network, min(course.decay, (1 + step) / (10 + step)))
         total += loss.item() / REPORT_EVERY
         if step % REPORT_EVERY == 0:
@@ -55,7 +61,8 @@ def learn(
             total = 0.0
         if step % KEEP_EVERY == 0 or step == course.steps:
             kept = {"step": step, "network": network.state_dict(), "average": average.state_dict()}
-            torch.save(kept | {"optimizer": optimizer.state_dict()}, checkpoint.with_suffix(".partial"))
+            kept["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
+            torch.save(kept, checkpoint.with_suffix(".partial"))
             checkpoint.with_suffix(".partial").replace(checkpoint)
             for weight, mean in _pairs(network, average):
                 weight.data, mean.data = mean.data, weight.data
@@ -63,6 +70,13 @@ def learn(
             for weight, mean in _pairs(network, average):
                 weight.data, mean.data = mean.data, weight.data
     return average
+
+
+def _optimizers(network: nn.Module, orthogonal: bool) -> list[torch.optim.Optimizer]:
+    matrices = [w for name, w in network.named_parameters() if orthogonal and w.ndim > 1 and "embed" not in name]
+    others = [w for w in network.parameters() if not any(w is matrix for matrix in matrices)]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)]
+    return [*found, Muon(matrices)] if matrices else found
 
 
 def _rate(course: Course, step: int) -> float:
@@ -79,11 +93,12 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
         mean.lerp_(weight, 1 - decay)
 
 
-def _resume(path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, network: nn.Module, average: nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
     if not path.exists():
         return 0
     kept = torch.load(path)
     network.load_state_dict(kept["network"])
     average.load_state_dict(kept["average"])
-    optimizer.load_state_dict(kept["optimizer"])
+    for optimizer, state in zip(optimizers, kept["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
     return int(kept["step"])

@@ -19,6 +19,8 @@ SMALLEST = 40
 """Pixels of a thing. Less is a speck."""
 COVERS = 0.75
 """A shape is recognised if what it and the thing share is this part of what both cover."""
+EVEN = 0.75
+"""A thing has a colour if this part of it, the edge aside, is as near to its median as background is to background."""
 _BOX = 48
 
 
@@ -26,7 +28,8 @@ _BOX = 48
 class Thing:
     """Something seen."""
 
-    colour: str
+    colour: str | None
+    """None: of many colours."""
     shape: str | None
     """None: none of those with names."""
     pixels: int
@@ -48,11 +51,17 @@ def see(picture: NDArray[np.uint8] | NDArray[np.float32]) -> Seen:
     ground = np.median(border, axis=0)
     differs = np.linalg.norm(pixels - ground, axis=-1) > DIFFERS
     things = [
-        Thing(nearest_colour(np.median(pixels[inner(mask)], axis=0)), nearest_shape(mask), int(mask.sum()))
+        Thing(_colour(pixels[inner(mask)]), nearest_shape(mask), int(mask.sum()))
         for mask in connected(differs)
         if mask.sum() >= SMALLEST
     ]
     return Seen(nearest_colour(ground), tuple(sorted(things, key=lambda thing: -thing.pixels)))
+
+
+def _colour(pixels: NDArray[np.float64]) -> str | None:
+    middle = np.median(pixels, axis=0)
+    near = np.linalg.norm(pixels - middle, axis=-1) <= DIFFERS
+    return nearest_colour(middle) if near.mean() >= EVEN else None
 
 
 def nearest_colour(rgb: NDArray[np.float64]) -> str:

@@ -118,7 +118,9 @@ def _silence(rng: random.Random, longest: float) -> Lesson:
         times = np.arange(len(samples), dtype=np.float32) / SAMPLE_RATE
         for _ in range(rng.randint(1, 4)):
             tone = np.sin(2 * np.pi * rng.uniform(50, 3000) * times) * _gain(rng, -40, -10)
-            samples += (tone * (np.sin(2 * np.pi * rng.uniform(0.2, 3) * times) > rng.uniform(-1, 1))).astype(np.float32)
+            samples += (tone * (np.sin(2 * np.pi * rng.uniform(0.2, 3) * times) > rng.uniform(-1, 1))).astype(
+                np.float32
+            )
     elif kind == "knocks":
         samples += _noise(rng, len(samples)) * _gain(rng, -70, -40)
         for _ in range(rng.randint(1, 6)):
@@ -172,7 +174,7 @@ def _noise(rng: random.Random, length: int) -> Samples:
     spectrum = np.fft.rfft(np.random.default_rng(rng.getrandbits(32)).standard_normal(size))
     spectrum *= np.maximum(np.linspace(0, 1, len(spectrum)), 0.005) ** -rng.uniform(0, 1)
     noise = np.fft.irfft(spectrum, size)[:length]
-    return (noise / (noise.std() + 1e-9) / 3).astype(np.float32)
+    return np.asarray(noise / (noise.std() + 1e-9) / 3, np.float32)
 
 
 def _gain(rng: random.Random, low: float, high: float) -> float:

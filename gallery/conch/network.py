@@ -49,7 +49,7 @@ class Attention(nn.Module):
         return (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).float().log_softmax(-1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
 
 
 class Layer(nn.Module):

@@ -119,7 +119,7 @@ class Speaker:
     def _clip(self, words: tuple[str, ...]) -> Clip:
         if len(self._begins) != len(words):
             raise ValueError(f"{len(words)} words became {len(self._begins)}: {' '.join(words)}")
-        samples = resampled(np.frombuffer(b"".join(self._pieces), np.int16).astype(np.float32) / 32768, self._rate)
+        samples = resampled(np.frombuffer(b"".join(self._pieces), np.int16).astype(np.float32), self._rate) / 32768
         loud = np.flatnonzero(np.abs(samples) > _QUIET * np.abs(samples).max())
         begin, end = loud[0], loud[-1] + 1
         shift = begin / SAMPLE_RATE
@@ -143,4 +143,4 @@ def resampled(samples: Samples, rate: float) -> Samples:
     spectrum = np.fft.rfft(samples)
     wanted = length // 2 + 1
     spectrum = np.pad(spectrum, (0, max(0, wanted - len(spectrum))))[:wanted]
-    return (np.fft.irfft(spectrum, length) * (length / len(samples))).astype(np.float32)
+    return np.asarray(np.fft.irfft(spectrum, length) * (length / len(samples)), np.float32)

@@ -32,7 +32,7 @@ ATTENTION_WEIGHT = 0.3
 REPORT_EVERY = 20
 EXPORT_EVERY = 100
 
-POOL = 3000
+POOL = 1500
 """Clips at hand; each step replaces some."""
 RENEWED = 6
 
@@ -137,9 +137,7 @@ def _write(one: Lesson, tokens: Tensor, targets: Tensor, frames_of: Tensor, fram
         frames_of[index - 1] = torch.tensor((first, min(frames, max(first + 2, round(end * 50)))))
 
 
-def _step(
-    network: Network, optimizers: list[torch.optim.Optimizer], batch: Batch, rate: float
-) -> tuple[float, float]:
+def _step(network: Network, optimizers: list[torch.optim.Optimizer], batch: Batch, rate: float) -> tuple[float, float]:
     mel, tokens, targets, frames_of = batch
     for optimizer in optimizers:
         for group in optimizer.param_groups:

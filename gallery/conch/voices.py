@@ -11,9 +11,11 @@ from gallery.conch.speaking import Voice
 LANGUAGES = ("gmw/en", "gmw/en-US", "gmw/en-029", "gmw/en-GB-scotland", "gmw/en-GB-x-gbclan", "gmw/en-GB-x-rp")
 HELD_OUT_LANGUAGES = ("gmw/en-GB-x-gbcwmd", "gmw/en-US-nyc")
 
-TIMBRES = tuple(
-    "f1 f2 f3 f5 m1 m2 m3 m4 m6 m8 croak whisper adam Alex Alicia Andrea Annie anika aunty belinda david "
-    "edward2 grandma grandpa ian iven3 john klatt2 klatt4 linda mike2 pablo paul rob shelby steph2 travis victor".split()
+TIMBRES = (
+    *("f1", "f2", "f3", "f5", "m1", "m2", "m3", "m4", "m6", "m8", "croak"),
+    *("whisper", "adam", "Alex", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda"),
+    *("david", "edward2", "grandma", "grandpa", "ian", "iven3", "john", "klatt2", "klatt4"),
+    *("linda", "mike2", "pablo", "paul", "rob", "shelby", "steph2", "travis", "victor"),
 )
 HELD_OUT_TIMBRES = ("f4", "m5", "m7")
 

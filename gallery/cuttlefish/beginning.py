@@ -23,7 +23,7 @@ def pass_through(vae: AutoencoderKL) -> None:
     for name, part in vae.named_modules():
         if isinstance(part, nn.Conv2d):
             part.weight.mul_(0.1)
-            part.bias.zero_()
+            _bias(part).zero_()
             if name.endswith("conv2"):
                 part.weight.zero_()
             elif name.endswith("conv_shortcut") or "samplers" in name:
@@ -43,6 +43,11 @@ def pass_through(vae: AutoencoderKL) -> None:
         vae.quant_conv.bias[len(vae.quant_conv.bias) // 2 :] = -4.0
 
 
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
 def _same(weight: Tensor) -> None:
     """Each channel on to the channel of its number, blurred where there is room for it."""
     passed = min(weight.shape[:2])
@@ -58,7 +63,7 @@ def _doubled(conv: nn.Conv2d) -> None:
             conv.weight[place, index] = sign * _BLUR
     for place, sign in ((2 * _COLOURS, 1.0), (2 * _COLOURS + 1, -1.0)):
         conv.weight[place] = 0
-        conv.bias[place] = sign * CONSTANT
+        _bias(conv)[place] = sign * CONSTANT
 
 
 def _halved(norm: nn.GroupNorm, conv: nn.Conv2d) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gallery.cuttlefish.muon import Muon
+
+Learner = TypeVar("Learner", bound=nn.Module)
 
 WARM_UP_STEPS = 50
 CLIP = 1.0
@@ -32,8 +35,8 @@ class Course:
 
 
 def learn(
-    network: nn.Module, course: Course, checkpoint: Path, loss_of: Callable[[int], Tensor], keep: Callable[[], None]
-) -> nn.Module:
+    network: Learner, course: Course, checkpoint: Path, loss_of: Callable[[int], Tensor], keep: Callable[[], None]
+) -> Learner:
     """Train `network` and return its averaged weights; goes on from the checkpoint, should there be one.
 
     Args:

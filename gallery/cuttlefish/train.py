@@ -1,9 +1,9 @@
 """Train cuttlefish from nothing: `python -m gallery.cuttlefish.train`.
 
-First the autoencoder, its decoder a little longer, then text encoder and UNet together on its latents. Scenes and initial weights follow from the
-seed; on other machines sums are rounded in another order, so the weights differ slightly, and the exam says whether a
-new model is as good. Needs the `train` dependencies. Checkpoints in `--work` are gone on from: delete them to begin
-anew.
+First the autoencoder, its decoder a little longer, then text encoder and UNet together on its latents. Scenes and
+initial weights follow from the seed; on other machines sums are rounded in another order, so the weights differ
+slightly, and the exam says whether a new model is as good. Needs the `train` dependencies. Checkpoints in `--work` are
+gone on from: delete them to begin anew.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from gallery.cuttlefish.vocabulary import LONGEST, tokenizer
 
 SEED = 7
 AUTOENCODER = Course(steps=500, batch=8, rate=1.5e-3, decay=0.99)
-DECODER = Course(steps=600, batch=8, rate=1.5e-3, decay=0.99)
-PAINTER = Course(steps=1500, batch=32, rate=2e-3, decay=0.995, orthogonal=True)
+DECODER = Course(steps=400, batch=8, rate=1.5e-3, decay=0.99)
+PAINTER = Course(steps=1100, batch=32, rate=2e-3, decay=0.995, orthogonal=True)
 
 KL = 1e-3
 """Weight of how far latents are from noise: enough that latents slightly off are decoded almost as well."""
@@ -35,9 +35,9 @@ DIRT = 0.15
 """Noise on the latents from which the decoder learns to draw clean shapes, as those that are painted are not exact."""
 UNTOLD = 0.12
 """Part of the pictures that are learnt without their prompt, for guidance."""
-POOL = 6000
+POOL = 2000
 """Latents at hand; each step replaces some."""
-RENEWED = 2
+RENEWED = 3
 
 
 class Painter(nn.Module):
@@ -67,8 +67,8 @@ def train_autoencoder(checkpoint: Path) -> AutoencoderKL:
         with torch.autocast("cpu", torch.bfloat16):
             latent = network.encode(pictures).latent_dist
             again = network.decode(latent.sample()).sample
-        off = again.float() - pictures
-        return off.abs().mean() + off.square().mean() + KL * latent.kl().mean() / latent.mean[0].numel()
+        information: Tensor = latent.kl().mean() / latent.mean[0].numel()
+        return _unlike(again, pictures) + KL * information
 
     average = learn(network, AUTOENCODER, checkpoint, loss_of, lambda: None)
     rng = random.Random(SEED)
@@ -91,8 +91,7 @@ def train_decoder(vae: AutoencoderKL, checkpoint: Path) -> None:
                 latents = vae.encode(pictures).latent_dist.mode()
             dirt = torch.randn(latents.shape) * DIRT / vae.config.scaling_factor * rng.random()
             again = vae.decode(latents + dirt).sample
-        off = again.float() - pictures
-        return off.abs().mean() + off.square().mean()
+        return _unlike(again, pictures)
 
     average = learn(network, DECODER, checkpoint, loss_of, lambda: None)
     network.load_state_dict(average.state_dict())
@@ -140,6 +139,11 @@ def export(to: Path, vae: AutoencoderKL, painter: Painter) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(to)
+
+
+def _unlike(again: Tensor, pictures: Tensor) -> Tensor:
+    off: Tensor = again.float() - pictures
+    return off.abs().mean() + off.square().mean()
 
 
 def _pictures(scenes: list[Scene], rng: random.Random) -> Tensor:

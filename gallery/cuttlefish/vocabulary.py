@@ -10,7 +10,7 @@ from gallery.cuttlefish.scenes import COLOURS, COUNTS, SHAPES
 LONGEST = 16
 """Tokens of a prompt; the rest is cut off."""
 _END = "</w>"
-_EXTRA = "a an on background small big and with of the picture drawing".split()
+_EXTRA = ["a", "an", "on", "background", "small", "big", "and", "with", "of", "the", "picture", "drawing"]
 
 
 def tokenizer() -> CLIPTokenizer:

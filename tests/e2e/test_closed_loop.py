@@ -1,4 +1,4 @@
-"""Spoken on one node, heard through another on a third: what comes back is what was said. And conch's published list."""
+"""Spoken on one node, heard through another on a third: what comes back is what was said. And conch's exam."""
 
 import io
 import wave

@@ -52,7 +52,9 @@ def test_words_are_written_in_the_order_in_which_they_are_heard(clips: list[Clip
     for one in lessons(clips, 300):
         middles = [(begin + end) / 2 for _, (begin, end) in sorted(one.spans.items())]
         assert middles == sorted(middles)
-        assert all(one.tokens[index] < special("<|endoftext|>") or one.tokens[index] >= stamp_id(0) for index in one.spans)
+        assert all(
+            one.tokens[index] < special("<|endoftext|>") or one.tokens[index] >= stamp_id(0) for index in one.spans
+        )
 
 
 def test_some_lessons_are_silent_and_say_so(clips: list[Clip]) -> None:

@@ -86,7 +86,13 @@ def test_what_the_mask_leaves_stays(pipeline: Any) -> None:
     inpaint.set_progress_bar_config(disable=True)
 
     picture = painted(
-        inpaint, "a green circle", 1, image=Image.fromarray(start), mask_image=Image.fromarray(mask), height=64, width=64
+        inpaint,
+        "a green circle",
+        1,
+        image=Image.fromarray(start),
+        mask_image=Image.fromarray(mask),
+        height=64,
+        width=64,
     )
 
     kept = see(picture[:, :30])

@@ -1,6 +1,6 @@
 # Shoal's few commands. `make` lists them; ARGS="..." is passed on to run, test, bench and chaos.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench chaos proto minnow clean
+.PHONY: help setup run test check fix bench chaos proto minnow conch cuttlefish clean
 SHELL := /bin/bash
 bin := .venv/bin
 
@@ -50,6 +50,14 @@ proto:  ## generate backends/rpc from proto/backend.proto
 minnow: ## train the built-in model anew (under an hour on two cores)
 	@scripts/setup.sh dev
 	$(bin)/python -m gallery.minnow.train
+
+conch: ## train the built-in model that hears anew
+	@scripts/setup.sh dev
+	$(bin)/python -m gallery.conch.train
+
+cuttlefish: ## train the built-in model that draws anew
+	@scripts/setup.sh dev
+	$(bin)/python -m gallery.cuttlefish.train
 
 clean:  ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

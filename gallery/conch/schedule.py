@@ -31,7 +31,7 @@ class Stage:
 STAGES = (
     Stage(name="short", steps=700, rate_from=4e-3, rate_to=3e-3, batch=32, longest=3.0),
     Stage(name="longer", steps=300, rate_from=3e-3, rate_to=2.5e-3, batch=24, longest=6.0),
-    Stage(name="windows", steps=380, rate_from=2.5e-3, rate_to=2e-5, batch=21, longest=6.0, whole=0.25),
+    Stage(name="windows", steps=320, rate_from=2.5e-3, rate_to=2e-5, batch=21, longest=6.0, whole=0.25),
 )
 
 

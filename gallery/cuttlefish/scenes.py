@@ -27,8 +27,12 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 COUNTS = ("one", "two", "three")
-SIZES = {"": {1: (12, 22), 2: (9, 15), 3: (9, 12)}, "small": {1: (8, 11)}, "big": {1: (20, 26)}}
+HALVES = {"": {1: (15, 19), 2: (11, 13), 3: (10, 11)}, "small": {1: (9, 11)}, "big": {1: (22, 25)}}
 """Half the width, in pixels, by the word for it and by how many there are."""
+PLACES = {1: ((0.5, 0.5),), 2: ((0.27, 0.5), (0.73, 0.5)), 3: ((0.27, 0.3), (0.73, 0.3), (0.5, 0.74))}
+"""Where they are, about, as parts of a side."""
+_STRAYS = {1: 5.0, 2: 2.0, 3: 2.0}
+"""How far from there, in pixels."""
 
 HELD_OUT_PAIRS = {("purple", "star"), ("orange", "triangle"), ("pink", "square"), ("green", "circle")}
 """Never drawn in training, on no background."""
@@ -89,16 +93,13 @@ def prompt(scene: Scene, rng: random.Random) -> str:
 
 
 def draw(scene: Scene, rng: random.Random) -> Picture:
-    """A picture of it; where things are is the seed's."""
-    low, high = SIZES[scene.size][scene.count]
-    placed: list[tuple[float, float, float]] = []
-    while len(placed) < scene.count:
-        if rng.random() < 0.02:
-            placed.clear()  # No room for the rest: begin again.
-        half = rng.uniform(low, high)
-        x, y = (rng.uniform(half + 2, SIZE - half - 2) for _ in range(2))
-        if all(max(abs(x - a), abs(y - b)) > half + other + 3 for a, b, other in placed):
-            placed.append((x, y, half))
+    """A picture of it; where exactly things are, and how large, is the seed's."""
+    low, high = HALVES[scene.size][scene.count]
+    strays = _STRAYS[scene.count]
+    placed = [
+        (SIZE * x + rng.uniform(-strays, strays), SIZE * y + rng.uniform(-strays, strays), rng.uniform(low, high))
+        for x, y in PLACES[scene.count]
+    ]
     image = Image.new("RGB", (SIZE * _SMOOTH, SIZE * _SMOOTH), _shade(scene.ground, rng))
     pen = ImageDraw.Draw(image)
     colour = _shade(scene.colour, rng)

@@ -27,7 +27,7 @@ from gallery.cuttlefish.vocabulary import LONGEST, tokenizer
 SEED = 7
 AUTOENCODER = Course(steps=500, batch=8, rate=1.5e-3, decay=0.99)
 DECODER = Course(steps=400, batch=8, rate=1.5e-3, decay=0.99)
-PAINTER = Course(steps=1100, batch=32, rate=2e-3, decay=0.995, orthogonal=True)
+PAINTER = Course(steps=650, batch=32, rate=2e-3, decay=0.995, orthogonal=True)
 
 KL = 1e-3
 """Weight of how far latents are from noise: enough that latents slightly off are decoded almost as well."""
@@ -35,9 +35,9 @@ DIRT = 0.15
 """Noise on the latents from which the decoder learns to draw clean shapes, as those that are painted are not exact."""
 UNTOLD = 0.12
 """Part of the pictures that are learnt without their prompt, for guidance."""
-POOL = 2000
+POOL = 1200
 """Latents at hand; each step replaces some."""
-RENEWED = 3
+RENEWED = 4
 
 
 class Painter(nn.Module):

@@ -10,6 +10,8 @@ from gallery.catalog import Catalog, close_matches
 from gallery.weights import model_name, part_paths
 from tests.gallery.gguf_files import gguf
 
+BUILT_IN = ["conch", "echo", "espeak", "minnow"]
+
 CHAT = {"general.architecture": "llama", "llama.context_length": 4096, "tokenizer.chat_template": "x"}
 
 
@@ -33,7 +35,7 @@ def names(catalog: Catalog) -> list[str]:
 def test_the_built_in_models_are_always_there(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path / "no-such-folder")
 
-    assert names(catalog) == ["echo", "espeak", "minnow"]
+    assert names(catalog) == BUILT_IN
     assert catalog.problems == ()
     minnow = catalog.lookup("minnow")
     assert minnow is not None
@@ -77,7 +79,7 @@ def test_parts_are_one_model(models: Path) -> None:
 
     catalog = catalog_of(models)
 
-    assert names(catalog) == ["big", "echo", "espeak", "minnow"]
+    assert names(catalog) == sorted([*BUILT_IN, "big"])
     card = catalog.lookup("big")
     assert card is not None
     assert card.path == models / "big-00001-of-00003.gguf"
@@ -100,7 +102,7 @@ def test_a_missing_part_is_named_and_noticed_when_it_comes(models: Path) -> None
 def test_a_projector_is_no_model(models: Path) -> None:
     (models / "mmproj-qwen.gguf").write_bytes(gguf({"general.architecture": "clip"}))
 
-    assert names(catalog_of(models)) == ["echo", "espeak", "minnow"]
+    assert names(catalog_of(models)) == BUILT_IN
 
 
 def test_a_file_that_is_still_being_copied_comes_when_it_is_whole(models: Path) -> None:
@@ -179,7 +181,7 @@ def test_one_broken_card_hides_nothing_else(models: Path) -> None:
 
     catalog = catalog_of(models)
 
-    assert names(catalog) == ["echo", "espeak", "good", "minnow"]
+    assert names(catalog) == sorted([*BUILT_IN, "good"])
     assert len(catalog.problems) == 5
     assert f"{models}/bad.yaml:1: unknown key 'engin'; did you mean 'engine'?" in catalog.problems
     assert catalog.problem_with("page") == f"{models}/page.gguf: is not a GGUF file"
@@ -217,7 +219,7 @@ def test_hidden_and_other_files_are_none_of_ours(models: Path) -> None:
 
     catalog = catalog_of(models)
 
-    assert names(catalog) == ["echo", "espeak", "minnow"]
+    assert names(catalog) == BUILT_IN
     assert catalog.problems == ()
 
 
@@ -291,7 +293,7 @@ def test_what_is_not_a_file_is_told_and_not_opened(models: Path, name: str) -> N
 
     catalog = catalog_of(models)
 
-    assert names(catalog) == ["echo", "espeak", "minnow"]
+    assert names(catalog) == BUILT_IN
     assert any("is not a file" in problem for problem in catalog.problems)
 
 

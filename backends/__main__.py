@@ -26,44 +26,55 @@ class _Entry:
     about: str
     packages: tuple[str, ...] = ()
     remedy: str = ""
+    settings: str = ""
+    """Module and class of its settings, where they can be read without its packages."""
 
 
 ENGINES = {
-    "echo": _Entry("backends.echo_engine", "EchoEngine", "answers with what it was told; needs no weights"),
+    "echo": _Entry(
+        "backends.echo_engine",
+        "EchoEngine",
+        "answers with what it was told; needs no weights",
+        settings="backends.echo_reply:EchoSettings",
+    ),
     "llama": _Entry(
         "backends.llama.engine",
         "LlamaEngine",
         "GGUF language models, through llama.cpp",
         packages=("llama_cpp", "numpy", "jinja2", "psutil"),
-        remedy="pip install 'shoal[llama]'",
+        remedy="shoal engines install llama",
+        settings="backends.llama.settings:LlamaSettings",
     ),
     "lender": _Entry(
         "backends.lending.engine",
         "LenderEngine",
         "lends this machine's devices to a model on another one",
         packages=("llama_cpp", "psutil"),
-        remedy="pip install 'shoal[llama]'",
+        remedy="shoal engines install llama",
+        settings="backends.llama.settings:LlamaSettings",
     ),
     "speech": _Entry(
         "backends.speech.engine",
         "SpeechEngine",
         "text to speech, through espeak-ng",
         packages=("av", "espeakng_loader"),
-        remedy="pip install 'shoal[speech]'",
+        remedy="shoal engines install speech",
     ),
     "whisper": _Entry(
         "backends.whisper.engine",
         "WhisperEngine",
         "text from sound, through faster-whisper",
         packages=("faster_whisper", "ctranslate2", "av", "numpy", "onnxruntime", "tokenizers"),
-        remedy="pip install 'shoal[whisper]'",
+        remedy="shoal engines install whisper",
+        settings="backends.whisper.request:WhisperSettings",
     ),
     "diffusers": _Entry(
         "backends.diffusion.engine",
         "DiffusionEngine",
         "pictures from text and pictures, through diffusers",
         packages=("torch", "diffusers", "transformers", "safetensors", "accelerate", "peft", "PIL", "psutil", "numpy"),
-        remedy="pip install 'shoal[diffusers]'",
+        remedy="shoal engines install diffusers",
+        settings="backends.diffusion.settings:DiffusionSettings",
     ),
 }
 
@@ -77,6 +88,8 @@ def main() -> int:
         return _fail(f"unknown engine {args.engine!r}; known are {', '.join(ENGINES)}", 2)
     if args.describe:
         return _describe(args.engine)
+    if args.check_settings is not None:
+        return _check_settings(args.engine, args.check_settings)
     secret = "" if args.address.startswith("unix:") else os.environ.pop(SECRET_VARIABLE, "")
     if not args.address.startswith("unix:") and not secret:
         return _fail(f"a TCP address needs a secret in {SECRET_VARIABLE}: any local program could connect", 2)
@@ -111,8 +124,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--describe", action="store_true", help="only print, as JSON, what the engine is and can compute on"
     )
+    parser.add_argument(
+        "--check-settings", metavar="JSON", help="only say whether the engine would take these settings, and why not"
+    )
     args = parser.parse_args()
-    if not args.describe and not args.address:
+    if not args.describe and args.check_settings is None and not args.address:
         parser.error("the following arguments are required: --address")
     return args
 
@@ -142,6 +158,21 @@ def _describe(name: str) -> int:
     except _MissingPackageError as exc:
         return _fail(str(exc), 3)
     print(MessageToJson(engine.describe(), preserving_proto_field_name=True))
+    return 0
+
+
+def _check_settings(name: str, text: str) -> int:
+    from backends.errors import InvalidValueError
+    from backends.settings import read_settings
+
+    module, _, kind = ENGINES[name].settings.partition(":")
+    if not kind:
+        return 0
+    try:
+        read_settings(getattr(importlib.import_module(module), kind), text)
+    except InvalidValueError as exc:
+        print(exc, file=sys.stderr)
+        return 1
     return 0
 
 

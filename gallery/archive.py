@@ -66,7 +66,8 @@ def unpack(archive: Path, folder: Path) -> list[Fetched]:
     Raises:
         InstallError: it is damaged, holds no model, or something that leads elsewhere.
     """
-    found: list[Fetched] = []
+    # By where each waits until all of the archive has been looked at.
+    found: dict[Path, Fetched] = {}
     try:
         with closing(_members(archive)) as members:
             for number, (member, data) in enumerate(members):
@@ -75,7 +76,8 @@ def unpack(archive: Path, folder: Path) -> list[Fetched]:
                 check_member(member, archive.name)
                 if member.is_file and data is not None and member.path.lower().endswith(".gguf"):
                     check_disk(folder, member.size)
-                    found.append(_write(member, data, folder, archive.name))
+                    part, file = _write(member, data, folder, archive.name)
+                    found[part] = file
     except (*_DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # The disk's fault.
@@ -83,8 +85,10 @@ def unpack(archive: Path, folder: Path) -> list[Fetched]:
         raise InstallError(f"{archive.name} is no archive that can be read: {reason}", code="unsupported") from error
     if not found:
         raise InstallError(f"{archive.name} holds no .gguf file", code="no_variant")
+    for part, file in found.items():
+        part.replace(file.path)
     archive.unlink()
-    return sorted(found, key=lambda file: file.path)
+    return sorted(found.values(), key=lambda file: file.path)
 
 
 def _members(archive: Path) -> Generator[tuple[Member, IO[bytes] | None], None, None]:
@@ -101,7 +105,7 @@ def _members(archive: Path) -> Generator[tuple[Member, IO[bytes] | None], None, 
             yield member, tar.extractfile(item) if item.isreg() else None
 
 
-def _write(member: Member, data: IO[bytes], folder: Path, archive: str) -> Fetched:
+def _write(member: Member, data: IO[bytes], folder: Path, archive: str) -> tuple[Path, Fetched]:
     path = folder / file_name(member.path)
     part = path.with_name(f"{path.name}.part")
     sha = hashlib.sha256()
@@ -113,5 +117,4 @@ def _write(member: Member, data: IO[bytes], folder: Path, archive: str) -> Fetch
                 raise InstallError(f"{archive}: {path.name} is larger than the archive says", code="unsafe")
             file.write(block)
             sha.update(block)
-    part.replace(path)
-    return Fetched(path, size, sha.hexdigest())
+    return part, Fetched(path, size, sha.hexdigest())

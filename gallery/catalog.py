@@ -242,11 +242,12 @@ class Catalog:
     ) -> ModelCard:
         """The card of one model, filled in from its weights where it has any."""
         path = described_in.parent / entry.path if entry.path is not None else None
-        engine = entry.engine or ("llama" if path is not None and path.suffix.lower() == SUFFIX else None)
-        if engine is None and path is not None and is_pipeline(path):
-            engine = "diffusers"
+        engine = entry.engine or (engine_by_files(path) if path is not None else None)
         if engine is None:
-            raise CardError(described_in, "says neither which `engine` runs it nor a `path` to a .gguf file")
+            raise CardError(
+                described_in,
+                "says neither which `engine` runs it nor a `path` to a .gguf file or model folder",
+            )
         header = None
         if path is not None:
             self._look_for(path)
@@ -331,6 +332,20 @@ def close_matches(name: str, known: Iterable[str]) -> list[str]:
         score_cutoff=CLOSE_ENOUGH,
     )
     return [match for match, _, _ in found]
+
+
+def built_in_names(index: Path = BUILT_IN_INDEX) -> frozenset[str]:
+    """Names of the models that come with Shoal."""
+    return frozenset(parse_index(index.read_text(encoding="utf-8"), index))
+
+
+def engine_by_files(path: Path) -> str | None:
+    """What runs the model at `path`, as far as names of files tell."""
+    if is_pipeline(path):
+        return "diffusers"
+    if (path / "model.bin").is_file() and (path / "config.json").is_file():
+        return "whisper"
+    return {SUFFIX: "llama", ".safetensors": "diffusers", ".onnx": "speech"}.get(path.suffix.lower())
 
 
 def _try_card(path: Path, engines: Collection[str]) -> CardEntry | CardError:

@@ -28,5 +28,9 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         ("whisper",),
         ("faster_whisper", "ctranslate2", "av", "numpy", "onnxruntime", "tokenizers"),
     ),
-    "diffusers": BuiltIn("pictures, through diffusers and torch", ("diffusers",), ("diffusers", "torch")),
+    "diffusers": BuiltIn(
+        "pictures from text and pictures, through diffusers",
+        ("diffusers",),
+        ("torch", "diffusers", "transformers", "safetensors", "accelerate", "peft", "PIL", "numpy"),
+    ),
 }

@@ -116,9 +116,27 @@ def is_a_persons(models: Path, name: str) -> bool:
 def tidy(folder: Path, lock: Lock) -> None:
     """Removes what an earlier install of another variant left in the model's folder."""
     wanted = {file.name for file in lock.files}
-    for path in folder.iterdir():
-        if path.is_file() and path.name not in wanted and path.name.endswith((".gguf", *PART_SUFFIXES)):
+    for path in files_in(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in wanted and ("/" in name or name.endswith((".gguf", ".safetensors", *PART_SUFFIXES))):
             path.unlink(missing_ok=True)
+    prune(folder)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file of a model's folder, also in its folders."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+
+
+def prune(folder: Path) -> None:
+    """Removes folders in which nothing is left, and the model's own if only its lock file is."""
+    with contextlib.suppress(OSError):
+        for inner in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):
+                inner.rmdir()
+        if {path.name for path in folder.iterdir()} <= {".lock"}:
+            (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def remove(models: Path, name: str) -> int:
@@ -139,19 +157,18 @@ def leftovers(models: Path, busy: frozenset[str]) -> list[Path]:
             if folder.name in busy or name_problem(folder.name) is not None:
                 continue
             if read_lock(folder) is not None and not card_path(models, folder.name).exists():
-                found += [p for p in sorted(folder.iterdir()) if p.is_file()]
+                found += files_in(folder)
             else:
-                found += [p for p in sorted(folder.iterdir()) if p.name.endswith(PART_SUFFIXES)]
+                found += [p for p in files_in(folder) if p.name.endswith(PART_SUFFIXES)]
     return found
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files right in a folder."""
+    """Bytes of the files in a folder and its folders."""
     total = 0
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            with contextlib.suppress(OSError):
-                total += path.stat().st_size if path.is_file() else 0
+    for path in files_in(folder):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
     return total
 
 

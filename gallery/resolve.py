@@ -1,16 +1,18 @@
 """From what a person asked for to the files it takes: asks hubs and registries, downloads nothing yet."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gallery import hub, registry
+from gallery.card import ENGINES
 from gallery.entry_file import Entry
 from gallery.errors import InstallError
 from gallery.gguf_header import cache_bytes_per_token
 from gallery.offer import Offer
-from gallery.sound_models import sound_model
+from gallery.shapes import INDEX, WEIGHTS, shape_of
 from gallery.source import (
     EngineSource,
     EntrySource,
@@ -20,18 +22,20 @@ from gallery.source import (
     Source,
     UrlSource,
     file_name,
+    inner_folder,
     suggested_name,
 )
 from gallery.transfer import RemoteFile
 from gallery.unsafe_files import check_name
-from gallery.variants import CACHE_CONTEXT, Choice, Variant, choose, projector, variants
+from gallery.variants import CACHE_CONTEXT, Choice, RepositoryFile, Variant, choose, projector, variants
 from gallery.web import Web, check_status
 
 BEGINNING_BYTES = 64 * 1024
 """Of a GGUF file: the shape of the model comes before its vocabulary."""
 
-RUNNING_ENGINES = frozenset({"llama", "whisper", "speech"})
-"""Engines whose models can be installed; the others' entries are there to be found, for now."""
+MODEL_FOLDER = "model"
+"""Where the files of a model that is a folder are, in that of its install: nothing of ours is among them."""
+MAX_JSON = 4 * 1024 * 1024
 
 FROM_PEERS = frozenset({"llama"})
 """Engines whose models other nodes can give."""
@@ -66,6 +70,11 @@ class Resolved:
     quantization: str = ""
     card: Mapping[str, Any] = field(default_factory=dict)
     """What the model's card says beside its path."""
+    engine: str = "llama"
+    path: str = ""
+    """What its card names, in its folder; "": the first of the files."""
+    folders: tuple[str, ...] = ()
+    """Where each of the files goes, in its folder; empty: right there."""
     in_place: Path | None = None
     """A file of this machine, used where it lies."""
 
@@ -88,7 +97,8 @@ def resolve(wish: Wish, web: Web) -> Resolved:
         case UrlSource(url):
             file = RemoteFile(url=url, name=file_name(url.partition("?")[0].partition("#")[0]))
             check_name(file.name, allow_pickle=wish.allow_pickle)
-            return Resolved(name=name, files=(file,), resolved=url, why="the file at that address")
+            engine, why = engine_of_file(file.name), "the file at that address"
+            return Resolved(name=name, files=(file,), resolved=url, why=why, engine=engine)
         case FileSource(path):
             return _local(Path(path), name, wish)
         case EngineSource(engine):
@@ -122,7 +132,7 @@ def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:
     entry = wish.entry
     if entry is None:
         raise InstallError(f"no gallery has {source.name!r}; 'shoal models search' finds names", code="not_found")
-    if entry.engine not in RUNNING_ENGINES:
+    if entry.engine not in ENGINES:
         raise InstallError(
             f"{entry.name} needs the engine {entry.engine}, which this version does not have yet", code="unsupported"
         )
@@ -133,40 +143,26 @@ def _entry(wish: Wish, source: EntrySource, web: Web) -> Resolved:
         web,
         context=wish.context or entry.context,
     )
+    if found.engine != entry.engine:
+        raise InstallError(
+            f"{entry.name} needs the engine {entry.engine}, but {entry.hub} holds a model for {found.engine}",
+            code="unsupported",
+        )
     card = dict(found.card)
     if entry.description:
         card["description"] = entry.description
     if entry.aliases and wish.name in ("", entry.name):
         card["aliases"] = list(entry.aliases)
     if entry.settings:
-        card["settings"] = dict(entry.settings)
-    return Resolved(
-        name=found.name,
-        files=found.files,
-        resolved=found.resolved,
-        why=found.why,
-        licence=entry.licence or found.licence,
-        quantization=found.quantization,
-        card=card,
-    )
+        card["settings"] = {**found.card.get("settings", {}), **entry.settings}
+    return replace(found, licence=entry.licence or found.licence, card=card)
 
 
 def _hub(wish: Wish, source: HubSource, name: str, web: Web, *, context: int = 0) -> Resolved:
     repository = hub.look_up(source)
     found = variants(repository.files)
-    if not found and (sound := sound_model(repository.files, source.quantization, repository.name)) is not None:
-        return Resolved(
-            name=name,
-            files=tuple(hub.remote_file(repository, file) for file in sound.files),
-            card={"engine": sound.engine},
-            resolved=f"hf://{repository.name}@{repository.commit}",
-            why=sound.why,
-            licence=repository.licence,
-        )
     if not found:
-        # Why not, in the words that fit: a checkpoint that could run code, or simply another format.
-        for file in repository.files:
-            check_name(file.path, allow_pickle=wish.allow_pickle)
+        return _folder(wish, source, repository, name, web)
     choice: Choice = choose(
         found,
         wanted=source.quantization,
@@ -189,6 +185,44 @@ def _hub(wish: Wish, source: HubSource, name: str, web: Web, *, context: int = 0
         licence=repository.licence,
         quantization=choice.variant.quantization,
     )
+
+
+def _folder(wish: Wish, source: HubSource, repository: hub.Repository, name: str, web: Web) -> Resolved:
+    """A model that is a folder of files."""
+    by_path = {file.path: file for file in repository.files}
+
+    def read(path: str) -> Mapping[str, Any]:
+        file = hub.remote_file(repository, by_path[path])
+        with web.get(file.url, dict(file.headers)) as answer:
+            check_status(answer, file.name, file.advice)
+            return _object(answer.text(MAX_JSON), path)
+
+    shape = shape_of(
+        repository.files, read, repository.name, wanted=source.quantization, allow_pickle=wish.allow_pickle
+    )
+    return Resolved(
+        name=name,
+        files=tuple(hub.remote_file(repository, file) for file in shape.files),
+        resolved=f"hf://{repository.name}@{repository.commit}",
+        why=shape.why,
+        licence=repository.licence,
+        card={"settings": dict(shape.settings)} if shape.settings else {},
+        engine=shape.engine,
+        path="" if shape.is_flat else MODEL_FOLDER,
+        folders=()
+        if shape.is_flat
+        else tuple(f"{MODEL_FOLDER}/{inner_folder(file.path)}".rstrip("/") for file in shape.files),
+    )
+
+
+def _object(text: bytes, path: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InstallError(f"{path} is no JSON", code="unsupported") from error
+    if not isinstance(value, dict):
+        raise InstallError(f"{path} says nothing of a model", code="unsupported")
+    return value
 
 
 def _cache_bytes(found: Sequence[Variant], repository: hub.Repository, web: Web) -> int:
@@ -220,11 +254,47 @@ def _registry(wish: Wish, source: RegistrySource, name: str, web: Web) -> Resolv
 
 def _local(path: Path, name: str, wish: Wish) -> Resolved:
     if path.is_dir():
-        raise InstallError(
-            f"{path} is a folder; to use the models in it where they are, start the node with --models-from {path}",
-            code="unsupported",
-        )
+        return _local_folder(path, name, wish)
     if not path.is_file():
         raise InstallError(f"there is no file {path} on the node's machine", code="not_found")
     check_name(path.name, allow_pickle=wish.allow_pickle)
-    return Resolved(name=name, files=(), resolved=f"file://{path}", why="read where it lies", in_place=path)
+    return Resolved(
+        name=name,
+        files=(),
+        resolved=f"file://{path}",
+        why="read where it lies",
+        in_place=path,
+        engine=engine_of_file(path.name),
+    )
+
+
+def _local_folder(path: Path, name: str, wish: Wish) -> Resolved:
+    """A folder of this machine that is a model."""
+    inner = [file for depth in ("*", "*/*", "*/*/*") for file in sorted(path.glob(depth)) if file.is_file()]
+    files = [RepositoryFile(file.relative_to(path).as_posix(), file.stat().st_size, None) for file in inner]
+    if variants(files) and not any(file.path == INDEX for file in files):
+        raise InstallError(
+            f"{path} is a folder with GGUF files; to use them where they are, start the node with --models-from {path}",
+            code="unsupported",
+        )
+
+    def read(inside: str) -> Mapping[str, Any]:
+        return _object((path / inside).read_bytes()[:MAX_JSON], inside)
+
+    shape = shape_of(files, read, str(path), allow_pickle=wish.allow_pickle)
+    card = {"settings": dict(shape.settings)} if shape.settings else {}
+    why = f"{shape.why}, read where it lies"
+    return Resolved(
+        name=name,
+        files=(),
+        resolved=f"file://{path}",
+        why=why,
+        in_place=path / shape.files[0].path if shape.is_flat else path,
+        engine=shape.engine,
+        card=card,
+    )
+
+
+def engine_of_file(name: str) -> str:
+    """What runs a model that is one file."""
+    return {WEIGHTS: "diffusers", ".onnx": "speech"}.get(Path(name).suffix.lower(), "llama")

@@ -1,6 +1,8 @@
 """Finding entries, and saying where they would run. Pure."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from gallery.entry_file import Entry
 from gallery.variants import CACHE_CONTEXT, memory_needed
@@ -24,6 +26,19 @@ def fits(size: int, free_by_node: Mapping[str, Sequence[tuple[str, int]]]) -> li
         for device, free in devices
         if free >= needed
     ]
+
+
+class HasKind(Protocol):
+    """Something one can compute on."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+def device_labels(devices: Sequence[HasKind]) -> list[str]:
+    """What people call a node's devices: CPU, GPU 0, GPU 1."""
+    count = itertools.count()
+    return ["CPU" if device.kind == "cpu" else f"GPU {next(count)}" for device in devices]
 
 
 def _haystack(entry: Entry) -> str:

@@ -18,6 +18,7 @@ from gallery.errors import SourceError
 
 MAX_SOURCE = 2048
 MAX_NAME = 100
+MAX_DEPTH = 4
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -188,6 +189,18 @@ def suggested_name(source: Source) -> str:
     base = re.sub(r"(-\d{5}-of-\d{5})?\.gguf\Z", "", base, flags=re.IGNORECASE)
     name = _UNSAFE.sub("-", base).strip("-._+").lower()[:MAX_NAME]
     return name if name and name_problem(name) is None else "model"
+
+
+def inner_folder(path: str) -> str:
+    """The folders of a foreign path, as they may be made here; "" for none.
+
+    Raises:
+        SourceError: one of them is no plain name, or there are too many.
+    """
+    parts = PurePosixPath(path).parts[:-1]
+    if len(parts) > MAX_DEPTH or not all(_NAME.match(part) and len(part) <= MAX_NAME for part in parts):
+        raise SourceError(f"{path[:100]!r} cannot be a file's path here")
+    return "/".join(parts)
 
 
 def file_name(path: str) -> str:

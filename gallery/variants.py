@@ -173,9 +173,14 @@ USUAL_BITS = 4.85
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)([MBT])")
 
 
-def estimated_bytes(parameters: str) -> int:
-    """The size of a model of "4B" or "30B-A3B" parameters in the usual quantization, about; 0 where it is not said."""
+HALF_BITS = 16.0
+"""Per weight of the models of other engines, which come in half precision."""
+
+
+def estimated_bytes(parameters: str, engine: str = "llama") -> int:
+    """The size of a model of "4B" or "30B-A3B" parameters as it usually comes, about; 0 where it is not said."""
     found = _PARAMETERS.match(parameters)
     if found is None:
         return 0
-    return int(float(found[1]) * {"M": 1e6, "B": 1e9, "T": 1e12}[found[2]] * USUAL_BITS / 8)
+    bits = USUAL_BITS if engine == "llama" else HALF_BITS
+    return int(float(found[1]) * {"M": 1e6, "B": 1e9, "T": 1e12}[found[2]] * bits / 8)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from gallery.archive import is_archive, unpack
+from gallery.catalog import built_in_names
 from gallery.company import Company
 from gallery.download import Fetched, already_here, fetch
 from gallery.download_plan import DownloadConfig
@@ -33,6 +34,7 @@ from gallery.galleries import Galleries
 from gallery.gguf_file import read_header
 from gallery.hub import endpoint
 from gallery.installed import Lock, LockedFile, is_a_persons, model_folder, tidy, write_card, write_lock
+from gallery.model_files import check_whole
 from gallery.offer import Offer, read_offer
 from gallery.part_file import check_disk, forget
 from gallery.resolve import Resolved, Wish, from_offer, resolve
@@ -46,7 +48,7 @@ from gallery.source import (
     parse_source,
     without_query,
 )
-from gallery.transfer import patiently
+from gallery.transfer import RemoteFile, patiently
 from gallery.unsafe_files import check_content
 from gallery.web import Web
 
@@ -138,6 +140,11 @@ def install(order: Order, company: Company | None = None) -> tuple[str, Lock]:
             f"there is a model {found.name!r} already that was not installed; choose another name with --name",
             code="invalid",
         )
+    if found.name in built_in_names():
+        raise InstallError(
+            f"{found.name!r} is the name of a model that comes with Shoal; choose another name with --name",
+            code="invalid",
+        )
     _say(event="resolved", name=found.name, resolved=found.resolved, why=found.why, files=[f.name for f in found.files])
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(folder):
@@ -201,17 +208,19 @@ def _bring(
     company: Company | None,
 ) -> Lock:
     if found.in_place is not None:
-        read_header(found.in_place)
+        if found.engine == "llama":
+            read_header(found.in_place)
         first: Path = found.in_place
         fetched: list[tuple[Fetched, str]] = []
     else:
         known = [file for file in found.files if file.size is not None]
-        check_disk(folder, sum((f.size or 0) - already_here(f, folder) for f in known))
+        check_disk(folder, sum((f.size or 0) - already_here(f, _place(found, f, folder)) for f in known))
         fetched = _unpacked(_fetch_all(found, folder, web, config, company), folder)
-        if "engine" not in found.card:  # Other engines' files are no GGUF.
-            for file, _ in fetched:
-                _check_model_file(file.path, allow_pickle=order.allow_pickle)
-        first = Path(found.name) / fetched[0][0].path.name
+        for file, _ in fetched:
+            # The styles of a voice are bare numbers, which may look like anything.
+            is_bare = found.engine == "speech" and file.path.suffix == ".bin"
+            _check_model_file(file.path, allow_pickle=order.allow_pickle or is_bare)
+        first = Path(found.name) / (found.path or fetched[0][0].path.name)
     lock = Lock(
         source=without_query(order.source),
         resolved=without_query(found.resolved),
@@ -219,10 +228,13 @@ def _bring(
         licence=found.licence,
         quantization=found.quantization,
         installed_at=int(time.time()),
-        files=tuple(LockedFile(file.path.name, file.size, file.sha256, without_query(url)) for file, url in fetched),
+        files=tuple(
+            LockedFile(file.path.relative_to(folder).as_posix(), file.size, file.sha256, without_query(url))
+            for file, url in fetched
+        ),
     )
     write_lock(folder, lock)
-    write_card(models, found.name, {"engine": "llama", "path": str(first), **found.card}, lock.source)
+    write_card(models, found.name, {"engine": found.engine, "path": str(first), **found.card}, lock.source)
     tidy(folder, lock)
     return lock
 
@@ -243,8 +255,15 @@ def _fetch_all(
             shared = had + given
             _say(event="progress", fetched=before + here, size=before + size + after, from_peers=shared)
 
-        done.append((fetch(file, folder, web, report=report, config=config, company=company), file.url))
+        place = _place(found, file, folder)
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        done.append((fetch(file, place, web, report=report, config=config, company=company), file.url))
     return done
+
+
+def _place(found: Resolved, file: RemoteFile, folder: Path) -> Path:
+    """The folder that a file goes into."""
+    return folder / found.folders[found.files.index(file)] if found.folders else folder
 
 
 def _unpacked(fetched: list[tuple[Fetched, str]], folder: Path) -> list[tuple[Fetched, str]]:
@@ -273,8 +292,9 @@ def _check_model_file(path: Path, *, allow_pickle: bool) -> None:
     """Only what an engine can read stays: a page that says "log in first" arrives whole, too."""
     try:
         with path.open("rb") as file:
-            check_content(path.name, file.read(4096), allow_pickle=allow_pickle)
-        read_header(path)
+            beginning = file.read(4096)
+        check_content(path.name, beginning, allow_pickle=allow_pickle)
+        check_whole(path, beginning)
     except GalleryError as error:
         path.unlink(missing_ok=True)
         forget(path.with_name(f"{path.name}.part"))

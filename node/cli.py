@@ -138,6 +138,7 @@ memory_option = option(
 @option(
     "--engines-from", multiple=True, metavar="DIR", help="Use the engines in this folder: those with a backend.yaml."
 )
+@option("--install-on-request", is_flag=True, help="Install a model of the gallery when a request names it.")
 @option("--gallery", multiple=True, metavar="PLACE", help="One more gallery: a folder, or an address of an index.yaml.")
 @option("--share/--no-share", default=True, help="Give installed models' files to other nodes, or not.")
 @option("--share-port", type=int, default=0, help="Port where other nodes fetch weights.  [default: any free]")

@@ -89,6 +89,9 @@ class NodeConfig:
     engines_from: tuple[str, ...] = ()
     """Folders of engines beside `engines` in the data folder: each holds a backend.yaml, or folders that do."""
 
+    install_on_request: bool = False
+    """Install a model of the gallery when a request names it and no node has it: whoever may ask may fill the disk."""
+
     gallery: tuple[str, ...] = ()
     """More galleries beside the one that ships: folders, or addresses of an index.yaml."""
 

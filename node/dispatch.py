@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -70,6 +70,8 @@ class Dispatcher:
         self._sender.on_answered = self._waiting.took
         mesh.on_change(lambda _: self._waiting.look())
         self.is_draining = False
+        self.ask_gallery: Callable[[str], Awaitable[errors.ApiError | None]] | None = None
+        """What is said of a model that no node has; there once there is a gallery."""
 
     # Text and vectors
 
@@ -153,8 +155,15 @@ class Dispatcher:
         await self._waiting.enter(asked.model, (*(asked.caller or ("", "")), asked.session))
         errand = Errand(self._sender, method, asked, body, so_far)
         if not await errand.start(lambda: self._find_here(asked.model)):
-            raise self._not_found(asked.model)
+            raise await self._unknown(asked.model)
         return errand
+
+    async def _unknown(self, model: str) -> errors.ApiError:
+        """What a request for a model is told that nobody can take."""
+        answer = self._not_found(model)
+        if isinstance(answer, errors.ModelNotFoundError) and self.ask_gallery is not None:
+            return await self.ask_gallery(model) or answer
+        return answer
 
     async def _find_here(self, model: str) -> bool:
         try:

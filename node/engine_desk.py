@@ -6,16 +6,24 @@ An engine's packages are installed by a job like a model's (`node/installs.py`),
 """
 
 import asyncio
+import contextlib
+import json
 import logging
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from gallery.engine_table import BUILT_IN
 from gallery.engines import Engines
 from gallery.source import EngineSource, parse_source
+from node.backend_process import default_program, environment
 from node.supervisor import Supervisor
 
 PREFIX = "engine:"
 """Of a job's name, where other jobs have a model's."""
+
+CHECK_TIMEOUT = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +41,10 @@ class EngineDesk:
         await asyncio.to_thread(self._engines.look)
         found = await asyncio.to_thread(self._engines.statuses, thoroughly=True)
         return {"engines": [asdict(one) for one in found], "problems": list(self._engines.problems)}
+
+    def names(self) -> frozenset[str]:
+        """Every engine that a card may name."""
+        return frozenset(self._engines.look())
 
     async def check_installable(self, name: str) -> None:
         """Raises InstallError for an engine that is not there, or that has nothing to install."""
@@ -71,6 +83,32 @@ class EngineDesk:
     async def advice(self, engine: str) -> str:
         """What is left to do before models of `engine` run here; "" if nothing."""
         return await asyncio.to_thread(self._engines.missing, engine) if engine else ""
+
+    async def settings_problem(self, engine: str, settings: Mapping[str, Any]) -> str:
+        """What an engine of ours would not take of these settings; "" if all is well, or only it could tell.
+
+        Asked in a process of its own: what settings mean is the engines' business, and they are not imported here.
+        """
+        if engine not in BUILT_IN or not settings:
+            return ""
+        program = default_program(engine)
+        asking = await asyncio.create_subprocess_exec(
+            *(*program.command, "--check-settings", json.dumps(dict(settings))),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(os.environ),
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                _, said = await asking.communicate()
+        except TimeoutError:
+            said = b""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                asking.kill()
+        # Any other end says something of the check, and nothing of the settings.
+        return said.decode(errors="replace").strip()[:500] if asking.returncode == 1 else ""
 
     async def tidy(self, busy: frozenset[str]) -> list[str]:
         """Removes environments whose install did not finish; `busy` are the names of jobs that go on."""

@@ -22,9 +22,9 @@ from gallery.errors import GalleryError
 from gallery.installed import (
     Lock,
     card_path,
-    folder_bytes,
     leftovers,
     model_folder,
+    prune,
     read_lock,
     remove,
     write_card_text,
@@ -192,7 +192,10 @@ class GalleryDesk:
 
     async def _edit(self, body: Mapping[str, Any]) -> dict[str, Any]:
         name, card = self._name(body), str(body.get("card", ""))
-        parse_card(card, card_path(self._models, name))
+        entry = parse_card(card, card_path(self._models, name), self._engines.names())
+        engine = entry.engine or self._local.engine_of(name)
+        if problem := await self._engines.settings_problem(engine, entry.settings):
+            raise CommandError(f"{card_path(self._models, name)}: {problem}")
         await asyncio.to_thread(write_card_text, self._models, name, card)
         await self._local.refresh()
         return {"name": name, "card": card}
@@ -231,10 +234,8 @@ class GalleryDesk:
         for path in leftovers(self._models, self._installs.busy):
             freed += path.stat().st_size
             path.unlink(missing_ok=True)
-            removed.append(f"{path.parent.name}/{path.name}")
-            if not folder_bytes(path.parent) and {p.name for p in path.parent.iterdir()} <= {".lock"}:
-                (path.parent / ".lock").unlink(missing_ok=True)
-                path.parent.rmdir()
+            removed.append(path.relative_to(self._models).as_posix())
+            prune(model_folder(self._models, removed[-1].partition("/")[0]))
         return {"freed": freed, "removed": removed}
 
     def _name(self, body: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from api import errors
 from api.errors import ApiError
 from gallery.entry_file import Entry
 from gallery.galleries import Galleries
-from gallery.search import fits, matching
+from gallery.search import device_labels, fits, matching
 from gallery.variants import estimated_bytes
 from mesh.errors import MeshError
 from mesh.forwarding import CallHeader
@@ -43,7 +43,10 @@ class GalleryDoor:
             entries = await asyncio.to_thread(self._galleries.entries)
         members = self._dispatcher.present()
         free_by_node = {
-            m.record.name: [(device.name or device.kind, device.memory_free) for device in m.record.devices]
+            m.record.name: [
+                (label, device.memory_free)
+                for label, device in zip(device_labels(m.record.devices), m.record.devices, strict=True)
+            ]
             for m in members
         }
         holders = _holders(members)
@@ -51,6 +54,15 @@ class GalleryDoor:
             "entries": [_entry_json(entry, free_by_node, holders) for entry in matching(entries, text)],
             "problems": list(self._galleries.problems),
         }
+
+    async def find(self, name: str) -> Entry | None:
+        """The entry of that name or alias."""
+        async with self._reading:
+            return await asyncio.to_thread(self._galleries.find, name)
+
+    async def ask_here(self, what: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """This node's answer."""
+        return await self.ask(what, body, None)
 
     async def ask(self, what: str, body: Mapping[str, Any], node: str | None) -> Mapping[str, Any]:
         member = self._member(node)
@@ -143,7 +155,7 @@ def _parsed(reply: bytes, node: str) -> Mapping[str, Any]:
 def _entry_json(
     entry: Entry, free_by_node: Mapping[str, list[tuple[str, int]]], holders: Mapping[str, list[str]]
 ) -> dict[str, Any]:
-    size = estimated_bytes(entry.parameters)
+    size = estimated_bytes(entry.parameters, entry.engine)
     return {
         "name": entry.name,
         "aliases": list(entry.aliases),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gallery.errors import GalleryError, SourceError
-from gallery.installed import PART_SUFFIXES, model_folder
+from gallery.installed import PART_SUFFIXES, files_in, model_folder, prune, read_lock
 from gallery.source import name_problem, parse_source, without_query
 from node.errors import CommandError
 from node.install_job import CANCELLED, QUEUED, RUNNING, InstallJob, Speed, after_event, failed, forgotten
@@ -304,9 +304,12 @@ def _end(worker: asyncio.subprocess.Process) -> None:
 
 def _forget_parts(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
+        for path in files_in(folder):
             if path.name.endswith(PART_SUFFIXES):
                 path.unlink(missing_ok=True)
-        if {path.name for path in folder.iterdir()} <= {".lock"}:
-            (folder / ".lock").unlink(missing_ok=True)
-            folder.rmdir()
+    if read_lock(folder) is None:
+        # Of an install that has several files, those that had arrived are of no use without the others.
+        for path in files_in(folder):
+            if path.parent != folder:
+                path.unlink(missing_ok=True)
+    prune(folder)

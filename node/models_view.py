@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gallery.card import ENGINES
 from node.client import NodeClient
 from node.errors import CommandError
 from node.install_job import OVER
@@ -146,7 +147,7 @@ def entries_table(entries: Iterable[Json]) -> Table:
         fits = ", ".join(entry["fits"]) or ("-" if size else "")
         if entry["available_on"]:
             fits = "installed: " + ", ".join(entry["available_on"])
-        elif entry["engine"] != "llama":
+        elif entry["engine"] not in ENGINES:
             fits = f"needs {entry['engine']}, not there yet"
         can = ", ".join(word for word in entry["capabilities"] if word != "completion")
         table.add_row(*map(Text, (entry["name"], size, can, entry["licence"], fits, entry["description"])))

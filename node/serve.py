@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -53,6 +54,7 @@ from node.gallery_door import GalleryDoor
 from node.greeter import Greeter
 from node.idle_only import mind_owner
 from node.install_job import InstallJob
+from node.install_on_request import InstallOnRequest
 from node.installs import Installs
 from node.lan import lan_address
 from node.lending import Lender
@@ -176,6 +178,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
         registry = CollectorRegistry()
         registry.register(NodeCollector(mesh, local))
         gallery = GalleryDoor(desk, Galleries(folder.gallery_cache, config.gallery), mesh, dispatcher)
+        on_request = InstallOnRequest(gallery.find, gallery.ask_here, time.time, is_on=config.install_on_request)
+        dispatcher.ask_gallery = on_request.answer
         server = await _start_api(config, keys, dispatcher, gallery, registry, streams)
         stack.push_async_callback(server.stop, 0.0)
 

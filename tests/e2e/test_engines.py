@@ -191,6 +191,26 @@ async def test_an_engine_with_nothing_to_install_says_so(tmp_path: Path, engine:
         assert (answer.status_code, told in answer.text) == (status, True), answer.text
 
 
+async def test_a_wrong_setting_is_told_when_it_is_written(tmp_path: Path) -> None:
+    model(tmp_path / "a", "slow", "engine: echo\nsettings: {slots: 2}\n")
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        assert said(await ask(http, "slow")) == WORDS
+
+        for card, told in [
+            ("engine: echo\nsettings: {slot: 2}\n", "unknown setting 'slot'; did you mean 'slots'?"),
+            ("engine: llama\npath: x.gguf\nsettings: {context_lenght: 2}\n", "did you mean 'context_length'?"),
+            ("engin: echo\n", "unknown key 'engin'; did you mean 'engine'?"),
+            ("engine: eco\n", "unknown engine 'eco'; did you mean 'echo'?"),
+        ]:
+            refused = await http.put("/api/gallery/models/slow", json={"card": card})
+            assert (refused.status_code, told in refused.text.replace("\\", "")) == (400, True), refused.text
+        assert "slots: 2" in (tmp_path / "a" / "models" / "slow.yaml").read_text()
+
+        edited = await http.put("/api/gallery/models/slow", json={"card": "engine: echo\nsettings: {slots: 3}\n"})
+        assert edited.status_code == 200
+        assert said(await ask(http, "slow")) == WORDS
+
+
 def strangers(node: Node) -> list[Any]:
     assert node.process is not None
     with contextlib.suppress(psutil.NoSuchProcess):  # One of them ended while we looked.

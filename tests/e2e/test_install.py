@@ -14,6 +14,9 @@ import pytest
 from tests.gallery.test_stores import ollama
 from tests.helpers.file_server import COMMIT, Cut, FileServer
 from tests.helpers.nodes import Node, events, mesh_of, until
+from tests.helpers.tiny_voices import write_piper
+from tests.helpers.tiny_whisper import write_tiny_whisper
+from tests.helpers.transcriptions import noise, wav
 
 pytestmark = pytest.mark.e2e
 
@@ -206,6 +209,81 @@ async def test_a_server_that_breaks_off_again_and_again_is_outlasted(tmp_path: P
 
         assert job["state"] == "done", job
         assert hub.bytes_sent <= len(MINNOW) * 1.05
+
+
+def a_gallery(folder: Path, **hubs: str) -> str:
+    (folder / "entries").mkdir(parents=True)
+    (folder / "index.yaml").write_text(f"name: mine\nentries: [{', '.join(hubs)}]\n")
+    for name, hub in hubs.items():
+        told = f"description: A fish\ncapabilities: [chat]\nhub: {hub}\n"
+        (folder / "entries" / f"{name}.yaml").write_text(told)
+    return str(folder)
+
+
+async def test_a_request_for_what_only_the_gallery_knows_installs_it(tmp_path: Path, hub: FileServer) -> None:
+    hub.rate = 8_000_000
+    mine = a_gallery(tmp_path / "gallery", fish="fish/Little-Fish-GGUF")
+    body = {"model": "fish", "messages": HELLO, "max_tokens": 8, "stream": True}
+    async with mesh_of(tmp_path, "a", "--gallery", mine) as [a], a.client() as http:
+        offered = await http.post("/v1/chat/completions", json=body)
+        assert (offered.status_code, "shoal models install fish" in offered.text) == (404, True), offered.text
+        assert (await http.get("/api/gallery/jobs")).json()["jobs"] == []
+    async with mesh_of(tmp_path, "a", "--gallery", mine, "--install-on-request") as [a], a.client() as http:
+        first = await http.post("/v1/chat/completions", json=body)
+        assert (first.status_code, first.json()["error"]["code"]) == (503, "model_installing"), first.text
+        assert int(first.headers["retry-after"]) > 0
+
+        async def answers() -> bool:
+            return (await http.post("/v1/chat/completions", json=body)).status_code == 200
+
+        await until(answers, "the model to be there")
+        assert len((await http.get("/api/gallery/jobs")).json()["jobs"]) == 1
+
+
+async def test_a_whisper_model_of_the_hub_hears(tmp_path: Path, hub: FileServer) -> None:
+    whisper = write_tiny_whisper(tmp_path / "whisper")
+    hub.hub["Systran/faster-whisper-tiny"] = {path.name: path.read_bytes() for path in whisper.iterdir()}
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        job = await install(http, "whisper-tiny")
+
+        assert (job["state"], job["advice"]) == ("done", ""), job
+        heard = await http.post(
+            "/v1/audio/transcriptions", data={"model": "whisper-tiny"}, files={"file": ("a.wav", wav(noise(1.0)))}
+        )
+        assert heard.status_code == 200, heard.text
+        assert (await http.post("/api/gallery/models/whisper-tiny/verify")).json()["ok"] is True
+        assert (await http.delete("/api/gallery/models/whisper-tiny")).status_code == 200
+        assert list((a.root / "models").iterdir()) == []
+
+
+async def test_a_voice_of_the_hub_speaks(tmp_path: Path, hub: FileServer) -> None:
+    voice = write_piper(tmp_path / "voices", "en_US-tiny-low").parent
+    files = {f"en/en_US/tiny/low/{path.name}": path.read_bytes() for path in voice.iterdir()}
+    hub.hub["rhasspy/piper-voices"] = files
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        job = await install(http, "piper-voices:en_US-tiny-low", name="tiny")
+
+        assert (job["state"], job["advice"]) == ("done", ""), job
+        spoken = await http.post(
+            "/v1/audio/speech", json={"model": "tiny", "input": "Hello.", "response_format": "wav", "voice": "default"}
+        )
+        assert spoken.status_code == 200, spoken.text
+        assert spoken.content.startswith(b"RIFF")
+
+
+async def test_a_pipeline_of_the_hub_draws(tmp_path: Path, hub: FileServer) -> None:
+    from tests.helpers.tiny_pipeline import save_tiny_pipeline
+
+    folder = save_tiny_pipeline(tmp_path / "pipeline")
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    hub.hub["stabilityai/sd-turbo"] = files | {"README.md": b"hello", "v1.ckpt": b"\x80\x02"}
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        job = await install(http, "sd-turbo")
+
+        assert (job["state"], job["advice"]) == ("done", ""), job
+        body = {"model": "sd-turbo", "prompt": "cat", "size": "64x64", "steps": 2}
+        drawn = await http.post("/v1/images/generations", json=body, timeout=55)
+        assert drawn.status_code == 200, drawn.text
 
 
 async def test_the_command_line_installs_shows_and_removes(tmp_path: Path, hub: FileServer) -> None:

@@ -1,6 +1,8 @@
 """Pictures through real nodes: the official client, the command, and a node that dies while it draws."""
 
+import asyncio
 import io
+import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from tests.helpers.nodes import Node, mesh_of
+from tests.helpers.nodes import Node, events, mesh_of
 from tests.helpers.tiny_pipeline import card, save_tiny_pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -57,3 +59,38 @@ async def test_any_node_draws_through_the_official_client(three: tuple[Node, Nod
     [alone] = raw.parse().data or []
     assert second == alone.b64_json
     assert picture_in(first or "").size == (64, 64)
+
+
+async def test_a_picture_whose_node_is_killed_is_drawn_elsewhere_with_the_same_seed(
+    three: tuple[Node, Node, Node],
+) -> None:
+    a, b, c = three
+    ask = {**ASK, "n": 2, "steps": 150, "stream": True, "stream_progress": True}
+    async with a.client() as http:
+        whole = (await http.post("/v1/images/generations", json={**ask, "stream": False})).json()
+        told = []
+        async with http.stream("POST", "/v1/images/generations", json=ask) as response:
+            victim = {"b": b, "c": c}[response.headers["x-shoal-node"]]
+            async for event in events(response):
+                told.append(event)
+                if event["type"] == "shoal.progress" and (event["index"], event["step"]) == (1, 5):
+                    for backend in victim.backends():  # None is left when its successor gets here.
+                        backend.kill()
+    drawn = [event["b64_json"] for event in told if event["type"] == "image_generation.completed"]
+
+    assert drawn == [picture["b64_json"] for picture in whole["data"]]
+    steps = [event["step"] for event in told if event["type"] == "shoal.progress" and event["index"] == 1]
+    assert steps.count(1) > 1
+
+
+async def test_the_command_writes_a_file_and_an_edit_of_it(three: tuple[Node, Node, Node], tmp_path: Path) -> None:
+    a, _, _ = three
+    first, second = tmp_path / "circle.png", tmp_path / "blue.webp"
+    for arguments in (("a red circle", "-o", first, "--seed", "7"), ("a blue one", "-i", first, "-o", second)):
+        command = (sys.executable, "-m", "node", "image", *map(str, arguments), "--api", a.api)
+        image = await asyncio.create_subprocess_exec(*command)
+        assert await image.wait() == 0
+
+    for file, kind in ((first, "PNG"), (second, "WEBP")):
+        with Image.open(file) as opened:
+            assert (opened.format, opened.size) == (kind, (64, 64))

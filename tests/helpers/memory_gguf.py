@@ -3,23 +3,28 @@
 * mamba: recurrent; a sequence is one state that moves on and cannot be cut
 * jamba: hybrid; recurrent layers beside attention
 * gemma3: attention through a sliding window in five of six layers
+* gpt-oss: attention through a sliding window in every other layer, with sinks, and experts
 """
 
 from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 from tests.helpers.tiny_gguf import add_vocabulary, finish
 
-ARCHITECTURES = ("mamba", "jamba", "gemma3")
+ARCHITECTURES = ("mamba", "jamba", "gemma3", "gpt-oss")
+
+_WINDOWED = ("gemma3", "gpt-oss")
 
 WINDOW = 24
-"""Tokens that gemma3's sliding layers look back."""
+"""Tokens that sliding layers look back."""
 
 _WIDTH = 32
 _HEADS = 2
 _STATE, _KERNEL, _RANK = 8, 4, 4
+_EXPERTS = 2
 
 
 def write_memory_model(path: Path, architecture: str, *, context: int = 512, seed: int = 0) -> Path:
@@ -41,7 +46,7 @@ class _Writer:
         writer.add_feed_forward_length(0 if architecture == "mamba" else 2 * _WIDTH)
         writer.add_layer_norm_rms_eps(1e-5)
         self._vocabulary = add_vocabulary(writer)
-        if architecture != "gemma3":
+        if architecture in ("mamba", "jamba"):
             writer.add_ssm_conv_kernel(_KERNEL)
             writer.add_ssm_inner_size(2 * _WIDTH)
             writer.add_ssm_state_size(_STATE)
@@ -49,7 +54,12 @@ class _Writer:
         if architecture != "mamba":
             writer.add_head_count(_HEADS)
             writer.add_head_count_kv([0, _HEADS] if architecture == "jamba" else _HEADS)
-        if architecture == "gemma3":
+        if architecture == "gpt-oss":
+            writer.add_expert_count(_EXPERTS)
+            writer.add_expert_used_count(1)
+            writer.add_expert_feed_forward_length(_WIDTH)
+            writer.add_rope_dimension_count(_WIDTH // _HEADS)
+        if architecture in _WINDOWED:
             writer.add_key_length(_WIDTH // _HEADS)
             writer.add_value_length(_WIDTH // _HEADS)
             writer.add_sliding_window(WINDOW)
@@ -73,13 +83,27 @@ class _Writer:
                     self._floats(f"{block}{name}.weight", np.full(_WIDTH, 0.5))
                 for name in ("attn_q_norm", "attn_k_norm"):
                     self._ones(block + name, _WIDTH // _HEADS)
-            if self._architecture != "mamba":
+            if self._architecture == "gpt-oss":
+                self._experts(block)
+            elif self._architecture != "mamba":
                 self._ones(block + "ffn_norm", _WIDTH)
                 self._matrix(block + "ffn_gate", 2 * _WIDTH, _WIDTH, scale=2)
                 self._matrix(block + "ffn_up", 2 * _WIDTH, _WIDTH, scale=2)
                 self._matrix(block + "ffn_down", _WIDTH, 2 * _WIDTH, scale=2)
         finish(self._writer)
         return self._path
+
+    def _experts(self, block: str) -> None:
+        self._ones(block + "post_attention_norm", _WIDTH)
+        self._floats(block + "attn_sinks.weight", np.zeros(_HEADS))
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            self._zeros(f"{block}{name}.bias", _WIDTH)
+        self._matrix(block + "ffn_gate_inp", _EXPERTS, _WIDTH)
+        self._zeros(block + "ffn_gate_inp.bias", _EXPERTS)
+        for name in ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
+            values = self._random.standard_normal((_EXPERTS, _WIDTH, _WIDTH)) * _WIDTH**-0.5
+            self._floats(f"{block}{name}.weight", values)
+            self._floats(f"{block}{name}.bias", np.zeros((_EXPERTS, _WIDTH)))
 
     def _recurrent(self, block: str) -> None:
         inner = 2 * _WIDTH
@@ -102,8 +126,11 @@ class _Writer:
         values = self._random.standard_normal((rows, columns), dtype=np.float32) * scale * columns**-0.5
         self._writer.add_tensor(name + ".weight", values)
 
+    def _zeros(self, name: str, width: int) -> None:
+        self._floats(name, np.zeros(width))
+
     def _ones(self, name: str, width: int) -> None:
         self._floats(name + ".weight", np.ones(width))
 
-    def _floats(self, name: str, values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> None:
+    def _floats(self, name: str, values: npt.NDArray[np.float64]) -> None:
         self._writer.add_tensor(name, values.astype(np.float32))

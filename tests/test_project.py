@@ -119,3 +119,12 @@ def test_the_documents_name_only_files_that_exist() -> None:
         paths = re.findall(r"`((?:api|backends|bench|gallery|mesh|node|proto|scripts|tests)/[\w./]+\.\w+)`", text)
 
         assert [path for path in paths if not (ROOT / path).exists()] == [], document
+
+
+def test_every_package_is_shipped() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    roots = ("api", "backends", "gallery", "mesh", "node")
+    there = {
+        ".".join(init.parent.relative_to(ROOT).parts) for root in roots for init in (ROOT / root).rglob("__init__.py")
+    }
+    assert listed == there

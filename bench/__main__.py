@@ -20,6 +20,7 @@ from bench.cases import measure, measure_long_context, measure_mesh
 from bench.engine import CONCURRENCIES, measure_engine
 from bench.figures import Figures
 from bench.membership import NODES
+from bench.pictures import measure_pictures
 from bench.shards import measure_swarm
 from bench.sound import measure_sound
 
@@ -47,6 +48,9 @@ BARS: list[tuple[str, str, str, float]] = [
     ("idle", "core_percent", "<=", 1.0),
     ("install", "mb_per_s", ">=", 110),
     ("install", "more_memory_mb", "<=", 64),
+    ("image generation", "local_slower_percent", "<=", 3),
+    ("image generation", "forwarded_slower_percent", "<=", 3),
+    ("image generation", "different_pictures", "<=", 0),
     ("transcription", "local_slower_percent", "<=", 3),
     ("transcription", "forwarded_slower_percent", "<=", 3),
     ("first sound", "first_sound_p50_ms", "<=", 150),
@@ -82,6 +86,9 @@ BARS: list[tuple[str, str, str, float]] = [
 ]
 
 
+PARTS = ["node", "mesh", "swarm", "engine", "sound", "pictures"]
+
+
 def medians(repeats: list[Figures]) -> Figures:
     """The median of each figure."""
     return {name: statistics.median(r[name] for r in repeats) for name in repeats[0]}
@@ -111,7 +118,7 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.option("--repeats", default=3, show_default=True, help="Runs of each case; the median is told.")
-@click.option("--only", type=click.Choice(["node", "mesh", "swarm", "engine", "sound"]), help="One part of it.")
+@click.option("--only", type=click.Choice(PARTS), help="One part of it.")
 @click.option("--soak", default=30.0, show_default=True, help="Seconds that sixteen nodes are left alone.")
 @click.option("--long", is_flag=True, help="Fill a context of 131,072 tokens as well: 7 minutes on two busy cores.")
 @click.option("--build-peers", is_flag=True, help="First make llama-server and llama_cpp.server: 10 minutes, once.")
@@ -134,6 +141,8 @@ def main(repeats: int, only: str | None, soak: float, long: bool, build_peers: b
             found |= uvloop.run(measure_long_context(_say))
         if only in (None, "sound"):
             found |= uvloop.run(measure_sound(Path(root), repeats, _say))
+        if only in (None, "pictures"):
+            found |= uvloop.run(measure_pictures(Path(root), repeats, _say))
         if only in (None, "engine"):
             found |= uvloop.run(measure_engine(Path(root), repeats, _say))
     console.print(table(found))

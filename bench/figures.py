@@ -1,6 +1,7 @@
 """What a case yields."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 Figures = dict[str, float]
 
@@ -12,3 +13,11 @@ def ms(seconds: float) -> float:
 def quantile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def slower(took: Mapping[str, Sequence[float]]) -> Figures:
+    """How much longer "local" and "forwarded" calls took than "direct" ones, by their medians."""
+    middle = {name: median(times) for name, times in took.items()}
+    return {"direct_s": middle["direct"]} | {
+        f"{name}_slower_percent": 100 * (middle[name] / middle["direct"] - 1) for name in ("local", "forwarded")
+    }

@@ -13,9 +13,6 @@ import numpy as np
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
 WIDTH, HEADS, LAYERS, MELS = 16, 2, 1, 80
-TINY = {"width": 384, "heads": 6, "layers": 4, "ends": 44.0}
-"""The size of OpenAI's smallest one, for measurements. It ends at once: how long it talks must not be luck."""
-
 WINDOW = 1500
 """Positions of 30 seconds of sound."""
 

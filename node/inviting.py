@@ -32,6 +32,9 @@ MOST_BYTES = 4096
 PATIENCE = 5.0
 """Seconds for a guest to say who he is, and for a door to answer."""
 
+MOST_AT_ONCE = 128
+"""Guests at the door, who have not said yet who they are."""
+
 
 async def keep_door(
     token: str,
@@ -56,7 +59,17 @@ async def keep_door(
     now = asyncio.get_running_loop().time
     door = Door(secret, uses=uses, until=now() + seconds)
     is_over = asyncio.Event()
+    meetings: set[asyncio.Task[None]] = set()
     came = 0
+
+    def open_to(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # In a task of its own: asyncio reports the end of one that it started itself as an error.
+        if len(meetings) >= MOST_AT_ONCE:
+            writer.close()
+            return
+        meeting = asyncio.get_running_loop().create_task(meet(reader, writer))
+        meetings.add(meeting)
+        meeting.add_done_callback(meetings.discard)
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal came
@@ -71,7 +84,7 @@ async def keep_door(
                     answer = {"error": "this invitation is over"}
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
-        except (OSError, TimeoutError, ValueError):
+        except (OSError, TimeoutError, ValueError, RecursionError):
             pass  # A stranger, or a guest who went away.
         finally:
             writer.close()
@@ -79,7 +92,12 @@ async def keep_door(
                 is_over.set()
 
     server = await asyncio.start_server(
-        meet, None, 0, family=socket.AF_INET, ssl=_door_context(certificate, key), limit=MOST_BYTES
+        open_to,
+        *(None, 0),
+        family=socket.AF_INET,
+        ssl=_door_context(certificate, key),
+        ssl_handshake_timeout=PATIENCE,
+        limit=MOST_BYTES,
     )
     async with server:
         port = int(server.sockets[0].getsockname()[1])
@@ -90,6 +108,8 @@ async def keep_door(
                 await is_over.wait()
         except TimeoutError:
             pass
+        if meetings:
+            await asyncio.wait(meetings)  # Who was let in gets his answer, although another one was the last.
     return came
 
 

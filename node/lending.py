@@ -56,6 +56,7 @@ class Lender:
         self._host = host
         self._numbers = itertools.count(1)
         self._lent: dict[str, int] = {}
+        self._counting = asyncio.Lock()
         self._recalled = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -73,12 +74,11 @@ class Lender:
         trusted, wanted, spoken = _read_request(await anext(call.messages, b""))
         if spoken != protocol():
             raise RemoteCallError("FAILED_PRECONDITION", "version_mismatch", f"this node lends by {protocol()!r} only")
-        if not await self._has_room(wanted):
+        name = f"loan-{next(self._numbers)}"
+        if not await self._promise(name, wanted):
             raise RemoteCallError(
                 "RESOURCE_EXHAUSTED", "out_of_memory", f"this node has not {wanted >> 20} MiB to lend any more"
             )
-        name = f"loan-{next(self._numbers)}"
-        self._lent[name] = wanted
         self.on_change()
         certificate, key = make_pair()
         spec = BackendSpec(
@@ -121,11 +121,15 @@ class Lender:
             for end in ends:
                 end.cancel()
 
-    async def _has_room(self, wanted: int) -> bool:
-        """Whether there is as much; what a borrower gives back just now may take a moment to arrive."""
+    async def _promise(self, name: str, wanted: int) -> bool:
+        """Whether there is as much, which is the loan's from now on; what a borrower gives back just now may take a
+        moment to arrive."""
         for _ in range(10):
-            if len(self._lent) < MOST_LOANS and wanted <= await asyncio.to_thread(self._free):
-                return True
+            # What is free is counted in a thread: without the lock, all who ask at once would be promised the same.
+            async with self._counting:
+                if len(self._lent) < MOST_LOANS and wanted <= await asyncio.to_thread(self._free):
+                    self._lent[name] = wanted
+                    return True
             await asyncio.sleep(0.1)
         return False
 
@@ -136,7 +140,7 @@ def _read_request(raw: bytes) -> tuple[str, int, str]:
         trusted, wanted, spoken = request["certificate"], request["memory"], request["protocol"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise RemoteCallError("INVALID_ARGUMENT", "invalid_value", "not a request for a loan") from error
-    if not (isinstance(trusted, str) and len(trusted) <= MOST_PEM and isinstance(spoken, str)):
+    if not (isinstance(trusted, str) and trusted.isascii() and len(trusted) <= MOST_PEM and isinstance(spoken, str)):
         raise RemoteCallError("INVALID_ARGUMENT", "invalid_value", "not a request for a loan")
     if not isinstance(wanted, int) or isinstance(wanted, bool) or not 0 < wanted < 2**53:
         raise RemoteCallError("INVALID_ARGUMENT", "invalid_value", "a loan has a number of bytes")

@@ -1,6 +1,8 @@
 """Invitations: what is printed is read again, and a door lets in whom it should."""
 
 import asyncio
+import logging
+import ssl
 
 import pytest
 from hypothesis import given
@@ -120,6 +122,40 @@ async def test_a_wrong_secret_is_told_that_it_is_over() -> None:
         await asyncio.to_thread(accept, write(wrong), "attic")
     door.cancel()
     await asyncio.gather(door, return_exceptions=True)
+
+
+async def _say(invitation: Invitation, line: bytes) -> bytes:
+    """What the door answers to that."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", invitation.port, ssl=context)
+    try:
+        writer.write(line)
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("line", [b"[" * 4000 + b"\n", b"x" * 5000 + b"\n", b"\xff\n", b'{"secret": "zz"}\n', b"5\n"])
+async def test_nonsense_at_the_door_is_worth_no_word(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    door, text, _ = await _invite(uses=1)
+    assert await _say(read(text), line) == b""
+    assert (await asyncio.to_thread(accept, text, "attic"))[0] == "shoal-token"
+    assert await door == 1
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_each_guest_gets_his_answer_and_the_last_closes_no_door_on_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    door, text, _ = await _invite(uses=2)
+    question = b'{"name": "attic", "secret": "%s"}\n' % read(text).secret.hex().encode()
+    # The third one is too late, and may find the door shut.
+    answers = await asyncio.gather(*(_say(read(text), question) for _ in range(3)), return_exceptions=True)
+    assert await door == 2
+    assert sum(isinstance(answer, bytes) and b"shoal-token" in answer for answer in answers) == 2
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_door_that_nobody_uses_closes() -> None:

@@ -1,0 +1,95 @@
+"""Loans: what is promised is there, however many ask at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from mesh.calls import IncomingCall
+from mesh.errors import RemoteCallError
+from node.lending import MOST_LOANS, Lender
+from node.loans import protocol
+from node.supervisor import Supervisor
+from node.tls_pair import make_pair
+from tests.helpers.mesh_nodes import HEADER
+
+
+class Processes:
+    """Stands for the supervisor: lender processes that start at once and last."""
+
+    def __init__(self) -> None:
+        self.loaded = self
+        self.port = 4711
+
+    async def ensure(self, spec: Any, *, timeout: float) -> "Processes":
+        return self
+
+    async def unload(self, name: str, *, grace: float) -> None: ...
+
+    async def until_gone(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Call:
+    """A peer's request for a loan."""
+
+    def __init__(self, **changed: object) -> None:
+        self.peer = "peer"
+        self.header = HEADER
+        self._request = {"certificate": make_pair()[0], "memory": 100, "protocol": protocol()} | changed
+        self.messages = self._messages()
+
+    async def _messages(self) -> AsyncGenerator[bytes, None]:
+        yield orjson.dumps(self._request)
+
+
+def lender(tmp_path: Path, memory: int) -> Lender:
+    made: Lender
+
+    def free() -> int:
+        return memory - made.lent
+
+    made = Lender(cast(Supervisor, Processes()), cache_dir=tmp_path, free=free, host="127.0.0.1")
+    return made
+
+
+async def ask_at_once(here: Lender, calls: list[Call]) -> list[AsyncGenerator[list[bytes], None]]:
+    """The loans that were granted."""
+    loans = [here.serve(cast(IncomingCall, call)) for call in calls]
+    answers = await asyncio.gather(*(anext(loan) for loan in loans), return_exceptions=True)
+    assert all(isinstance(answer, list | RemoteCallError) for answer in answers)
+    return [loan for loan, answer in zip(loans, answers, strict=True) if isinstance(answer, list)]
+
+
+async def test_all_who_ask_at_once_are_promised_no_more_than_there_is(tmp_path: Path) -> None:
+    here = lender(tmp_path, 350)
+    granted = await ask_at_once(here, [Call() for _ in range(6)])
+    assert len(granted) == 3
+    assert here.lent == 300
+    for loan in granted:
+        await loan.aclose()
+    assert here.lent == 0
+
+
+async def test_there_are_never_more_loans_than_their_limit(tmp_path: Path) -> None:
+    here = lender(tmp_path, 2**40)
+    granted = await ask_at_once(here, [Call() for _ in range(MOST_LOANS + 3)])
+    assert len(granted) == MOST_LOANS
+    for loan in granted:
+        await loan.aclose()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"certificate": "\u00e9"}, {"certificate": "x" * 10_000}, {"memory": 0}, {"memory": True}, {"memory": 2**60}],
+)
+async def test_what_is_no_request_for_a_loan_is_refused_before_anything_starts(
+    changed: dict[str, object], tmp_path: Path
+) -> None:
+    here = lender(tmp_path, 1000)
+    with pytest.raises(RemoteCallError, match="a loan"):
+        await anext(here.serve(cast(IncomingCall, Call(**changed))))
+    assert here.lent == 0

@@ -35,6 +35,9 @@ MOST_FIELDS_BYTES = 1024 * 1024
 
 MOST_PARTS = 256
 
+MOST_FILES = 16
+"""Each is an open file of the node, which must not run out of them."""
+
 
 class Spool:
     """Room on the disk for the files of running requests."""
@@ -239,6 +242,8 @@ class _Reader:
         self._text.clear()
         self._upload = None
         if (filename := options.get("filename")) is not None:
+            if len(self.form.files) >= MOST_FILES:
+                raise InvalidRequestError(f"The form has more than {MOST_FILES} files.")
             self._upload = self._spool.open()
             self.form.files.append(self._upload)
             self._upload.field, self._upload.name = self._name, filename

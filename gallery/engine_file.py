@@ -11,6 +11,7 @@
 `{python}` is the node's own Python, or that of the engine's environment where it has requirements.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ FILE_NAME = "backend.yaml"
 PYTHON = "{python}"
 PROTOCOL = 1
 """Of `proto/backend.proto`: raised when a backend of the version before could no longer be understood."""
+
+_PROTOCOLS = frozenset(str(number) for number in range(1, PROTOCOL + 1))
+_PACKAGE = re.compile(r"[A-Za-z0-9](?!.* -)[^\\$\x00-\x1f\x7f-\U0010ffff]*")
+"""They become lines of a file for pip, where a dash after a space begins an option, $ and { name a variable of the
+node's environment, and more than one character ends a line."""
 
 _REQUIRED = ("name", "command", "capabilities")
 
@@ -79,14 +85,13 @@ def _command(key: str, node: yaml.Node, path: Path) -> tuple[str, ...]:
 def _requirements(key: str, node: yaml.Node, path: Path) -> tuple[str, ...]:
     texts = texts_of(key, node, path)
     for text in texts:
-        # They become lines of a file for pip, where a dash begins an option.
-        if text.startswith("-") or "\n" in text or "\\" in text:
+        if not _PACKAGE.fullmatch(text):
             raise CardError(path, f"{text[:100]!r} names no package; write them as name==version", line_of(node))
     return texts
 
 
 def _protocol(key: str, node: yaml.Node, path: Path) -> int:
-    if not isinstance(node, yaml.ScalarNode) or not node.value.isdigit() or not 1 <= int(node.value) <= PROTOCOL:
+    if not isinstance(node, yaml.ScalarNode) or node.value not in _PROTOCOLS:
         told = node.value if isinstance(node, yaml.ScalarNode) else "?"
         reason = f"{key} {told[:20]}: this version of Shoal speaks version {PROTOCOL} of the backend protocol"
         raise CardError(path, reason, line_of(node))

@@ -38,6 +38,9 @@ from gallery.shared_files import SharedFile, SharedFiles
 
 MOST_CONNECTIONS = 128
 MOST_PER_PEER = 8
+MOST_STRANGERS = 64
+"""Connections that have shown no ticket yet: of more, those that came first are sent away, so that whoever comes to
+hold places keeps no peer out."""
 HANDSHAKE = 10.0
 IDLE = 60.0
 PIECE = 256 * 1024
@@ -68,6 +71,8 @@ class ShareServer:
         self._budget = Budget(terms.rate)
         self._lock = threading.Lock()
         self._connections: Counter[str] = Counter()
+        self._strangers: dict[ssl.SSLSocket, None] = {}
+        """Who has shown no ticket yet, the first one first."""
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_3
         _load(self._tls, terms.certificate)
@@ -81,44 +86,59 @@ class ShareServer:
     def run(self) -> None:
         """Serves until the process ends."""
         while True:
-            connection, _ = self._listener.accept()
-            with self._lock:
-                is_full = self._connections.total() + threading.active_count() > 2 * MOST_CONNECTIONS
-            if is_full:
-                connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, raw: socket.socket) -> None:
-        peer = ""
-        with contextlib.suppress(OSError, PeerWireError), contextlib.ExitStack() as stack:
-            stack.callback(raw.close)
-            raw.settimeout(HANDSHAKE)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "SO_PRIORITY"):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, BULK)
-            tls = stack.enter_context(self._tls.wrap_socket(raw, server_side=True))
-            lines = stack.enter_context(tls.makefile("rb", buffering=MAX_LINE))
             try:
-                while (line := lines.readline(MAX_LINE)).endswith(b"\n"):
-                    ticket, request = read_request(line)
-                    if not peer:
-                        peer = self._admitted(ticket)
-                    tls.settimeout(IDLE)
-                    self._answer(tls, request)
-            finally:
-                if peer:
-                    with self._lock:
-                        self._connections[peer] -= 1
+                connection, _ = self._listener.accept()
+            except OSError:
+                time.sleep(0.1)  # Whoever it was has hung up, or there are too many open files.
+                continue
+            with contextlib.suppress(OSError):
+                tls = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                self._make_room(tls)
+                threading.Thread(target=self._serve, args=(tls,), daemon=True).start()
 
-    def _admitted(self, ticket: str) -> str:
+    def _make_room(self, tls: ssl.SSLSocket) -> None:
+        with self._lock:
+            self._strangers[tls] = None
+            if len(self._strangers) > MOST_STRANGERS:
+                first = next(iter(self._strangers))
+                del self._strangers[first]
+                with contextlib.suppress(OSError):
+                    # Ends what its thread waits for. SSLSocket's own shutdown is for that thread only.
+                    socket.socket.shutdown(first, socket.SHUT_RDWR)
+
+    def _serve(self, tls: ssl.SSLSocket) -> None:
+        peer = ""
+        try:
+            with contextlib.suppress(OSError, PeerWireError):
+                tls.settimeout(HANDSHAKE)
+                tls.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if hasattr(socket, "SO_PRIORITY"):
+                    tls.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, BULK)
+                tls.do_handshake()
+                with tls.makefile("rb", buffering=MAX_LINE) as lines:
+                    while (line := lines.readline(MAX_LINE)).endswith(b"\n"):
+                        ticket, request = read_request(line)
+                        if not peer:
+                            peer = self._admitted(tls, ticket)
+                        tls.settimeout(IDLE)
+                        self._answer(tls, request)
+        finally:
+            with self._lock:
+                # Closed afterwards: nobody else finds it any more.
+                self._strangers.pop(tls, None)
+                if peer:
+                    self._connections[peer] -= 1
+            tls.close()
+
+    def _admitted(self, tls: ssl.SSLSocket, ticket: str) -> str:
         peer = peer_of(self._secret, ticket)
         if peer is None:
             raise PeerWireError("no ticket of ours")
         with self._lock:
-            if self._connections[peer] >= MOST_PER_PEER:
+            if self._connections[peer] >= MOST_PER_PEER or self._connections.total() >= MOST_CONNECTIONS:
                 raise PeerWireError("too many connections")
             self._connections[peer] += 1
+            self._strangers.pop(tls, None)
         return peer
 
     def _answer(self, tls: ssl.SSLSocket, request: LogRequest | ChunkRequest) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import ApiError, InvalidRequestError, UnavailableError
-from api.upload import Spool, boundary_of, read_form
+from api.upload import MOST_FILES, Spool, boundary_of, read_form
 
 BOUNDARY = b"limit"
 
@@ -121,3 +121,14 @@ async def test_a_disk_that_is_not_there_is_said(tmp_path: Path) -> None:
 )
 def test_the_boundary_of_a_form(content_type: str, boundary: bytes | None) -> None:
     assert boundary_of(content_type) == boundary
+
+
+async def test_a_form_opens_only_so_many_files(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 10**6)
+    body = form(*[("file", "f", b"x")] * (MOST_FILES + 1))
+
+    with pytest.raises(InvalidRequestError, match=f"more than {MOST_FILES} files"):
+        async with read_form(arriving([body]), BOUNDARY, spool):
+            pass
+
+    assert spool.used == 0

@@ -190,7 +190,14 @@ def test_the_table_of_engines_says_what_the_engines_say() -> None:
         ("name: x\ncomand: [x]\n", "did you mean 'command'"),
         ("name: x\ncommand: [x]\ncapabilities: [singing]\n", "unknown capability 'singing'"),
         ("name: x\ncommand: [x]\ncapabilities: []\nrequirements: ['--index-url=http://evil']\n", "names no package"),
+        *(
+            (f"name: x\ncommand: [x]\ncapabilities: []\nrequirements: [{trick!r}]\n", "names no package")
+            for trick in (" --index-url=http://evil", "a --index-url=http://evil", "./a", "a==1 @ ${TOKEN}\u00e9")
+        ),
+        ('name: x\ncommand: [x]\ncapabilities: []\nrequirements: ["a\\r-r /etc/passwd"]\n', "names no package"),
+        ('name: x\ncommand: [x]\ncapabilities: []\nrequirements: ["a\\u2028-r /etc/passwd"]\n', "names no package"),
         ("name: x\ncommand: [x]\ncapabilities: []\nprotocol: 2\n", "speaks version 1"),
+        ("name: x\ncommand: [x]\ncapabilities: []\nprotocol: \u00b2\n", "speaks version 1"),
     ],
 )
 def test_a_backend_yaml_that_makes_no_sense_is_told_with_its_line(tmp_path: Path, yaml: str, told: str) -> None:

@@ -76,6 +76,7 @@ def test_a_ticket_is_of_one_peer_and_one_node() -> None:
     assert peer_of(b"other", ticket) is None
     assert peer_of(b"secret", ticket.replace("peer", "peep")) is None
     assert peer_of(b"secret", "") is None
+    assert peer_of(b"secret", "\ud800.") is None
 
 
 def test_a_head_that_is_half_written_is_none() -> None:

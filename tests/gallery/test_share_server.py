@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from blake3 import blake3
 from gallery.chunks import Chunks
 from gallery.peer_link import PeerAddress, PeerLink
 from gallery.peer_wire import PeerWireError, make_ticket
+from gallery.share_server import MOST_STRANGERS
 from node.share_process import make_certificate
 
 DATA = os.urandom(1_000_003)
@@ -100,3 +102,16 @@ def test_a_file_that_has_changed_is_not_given(server: PeerAddress, tmp_path: Pat
 
     with closing(PeerLink(server, 5.0)) as link, pytest.raises(PeerWireError, match="not here"):
         link.chunk(SHA, 0, len(DATA), bytearray(10**6))
+
+
+def test_strangers_who_come_to_hold_places_keep_no_peer_out(server: PeerAddress) -> None:
+    strangers = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(3 * MOST_STRANGERS)]
+    try:
+        with closing(PeerLink(server, 5.0)) as link:
+            chunk = link.chunk(SHA, 0, len(DATA), bytearray(10**6))
+        assert bytes(chunk) == DATA[: len(chunk)]
+        # Those that came first were sent away, before any patience was over.
+        assert strangers[0].recv(1) == b""
+    finally:
+        for stranger in strangers:
+            stranger.close()

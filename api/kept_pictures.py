@@ -57,7 +57,7 @@ class KeptPictures:
         try:
             await asyncio.to_thread(self._write, name, data)
         except OSError as error:
-            del self._kept[name]
+            self._kept.pop(name, None)
             raise UnavailableError(f"The picture cannot be kept on this node: {error.strerror or error}.") from error
         return name
 
@@ -98,4 +98,9 @@ class KeptPictures:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._is_clean = True
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._folder / name).write_bytes(data)
+        path = self._folder / name
+        try:
+            path.write_bytes(data)
+        except OSError:
+            path.unlink(missing_ok=True)  # A full disk must not keep the half of it, which nobody would find again.
+            raise

@@ -42,6 +42,8 @@ KEEPERS_TRIED = 2
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of one tape."""
+LEAST_BYTES = 16
+"""That a message counts for: of empty ones there could be any number."""
 MOST_TAPES = 256
 MOST_BYTES_IN_ALL = 64 * 1024 * 1024
 LINGER = 60.0
@@ -79,7 +81,7 @@ class Recorder:
         self._mesh = mesh
         self._stream_id = stream_id
         self._tape = tape
-        self._bytes = sum(map(len, tape.request))
+        self._bytes = sum(map(_cost, tape.request))
         self._left: list[NodeId] = [mesh.self_id]
         self._line: _Line | None = None
         self._is_over = False
@@ -89,7 +91,7 @@ class Recorder:
         if self._is_over:
             return
         self._tape.replies += replies
-        self._bytes += sum(map(len, replies))
+        self._bytes += sum(map(_cost, replies))
         if self._bytes > MOST_BYTES:
             await self.aclose()
             return
@@ -192,10 +194,11 @@ class Tapes:
         tape = Tape(about, digest, request)
         self.take(stream_id)
         self._tapes[stream_id] = tape
+        self._make_room(stream_id, 0)
         try:
             async for message in messages:
                 if self._tapes.get(stream_id) is tape:
-                    self._make_room(stream_id, len(message))
+                    self._make_room(stream_id, _cost(message))
                 if self._tapes.get(stream_id) is not tape:
                     raise RemoteCallError("RESOURCE_EXHAUSTED", "no_tape", "this stream is not kept here any more")
                 (request if len(request) < count else tape.replies).append(message)
@@ -215,6 +218,11 @@ class Tapes:
             self.take(stream_id)
         while len(self._tapes) > self._most or self._bytes > MOST_BYTES_IN_ALL:
             self.take(next(iter(self._tapes)))
+
+
+def _cost(message: bytes) -> int:
+    """What it takes of the bounds."""
+    return max(len(message), LEAST_BYTES)
 
 
 def _read_about(extra: str) -> tuple[str, int]:

@@ -1,7 +1,9 @@
 """`POST /v1/images/...`: what is asked, what comes back, and pictures that are kept."""
 
 import asyncio
+import errno
 from base64 import b64decode, b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +184,23 @@ async def test_a_url_leads_to_the_picture_without_a_key_until_its_time_is_over()
     assert (await found.get_data()).startswith(b"\x89PNG")
     assert (await app.get(path[:-6] + "xx.png")).status_code == 404
     assert (await app.get("/v1/images/kept/..%2F..%2Fetc%2Fpasswd")).status_code == 404
+
+
+async def test_a_picture_that_a_full_disk_cuts_short_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptPictures(tmp_path / "kept")
+
+    def write(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(Exception, match="No space left"):
+        await kept.keep(b"12345678", "png")
+
+    assert list((tmp_path / "kept").iterdir()) == []
+    await kept.aclose()
 
 
 async def test_kept_pictures_are_bounded_in_time_and_size() -> None:

@@ -52,13 +52,13 @@ def lender(tmp_path: Path, memory: int) -> Lender:
     def free() -> int:
         return memory - made.lent
 
-    made = Lender(cast(Supervisor, Processes()), cache_dir=tmp_path, free=free, host="127.0.0.1")
+    made = Lender(cast("Supervisor", Processes()), cache_dir=tmp_path, free=free, host="127.0.0.1")
     return made
 
 
 async def ask_at_once(here: Lender, calls: list[Call]) -> list[AsyncGenerator[list[bytes], None]]:
     """The loans that were granted."""
-    loans = [here.serve(cast(IncomingCall, call)) for call in calls]
+    loans = [here.serve(cast("IncomingCall", call)) for call in calls]
     answers = await asyncio.gather(*(anext(loan) for loan in loans), return_exceptions=True)
     assert all(isinstance(answer, list | RemoteCallError) for answer in answers)
     return [loan for loan, answer in zip(loans, answers, strict=True) if isinstance(answer, list)]
@@ -91,5 +91,5 @@ async def test_what_is_no_request_for_a_loan_is_refused_before_anything_starts(
 ) -> None:
     here = lender(tmp_path, 1000)
     with pytest.raises(RemoteCallError, match="a loan"):
-        await anext(here.serve(cast(IncomingCall, Call(**changed))))
+        await anext(here.serve(cast("IncomingCall", Call(**changed))))
     assert here.lent == 0

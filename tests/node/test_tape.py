@@ -9,7 +9,7 @@ from mesh.errors import PeerUnreachableError, RemoteCallError
 from mesh.forwarding import CallHeader
 from mesh.types import MeshView, NodeId
 from node.take_over import take_over
-from node.tape import MOST_BYTES, Recorder, Tape, Tapes, keepers
+from node.tape import LEAST_BYTES, MOST_BYTES, Recorder, Tape, Tapes, keepers
 from tests.helpers.mesh_records import member, view
 
 STREAM = "chatcmpl-1-here"
@@ -172,6 +172,23 @@ async def test_a_peer_cannot_have_more_kept_than_the_bound() -> None:
         await filled(tapes, "s", b"request", *[bytes(1024 * 1024)] * 5)
 
     assert tapes.take("s") is None
+
+
+async def test_a_peer_cannot_have_messages_kept_without_end_by_leaving_them_empty() -> None:
+    tapes = Tapes()
+    with pytest.raises(RemoteCallError):
+        await filled(tapes, "s", b"request", *[b""] * (MOST_BYTES // LEAST_BYTES + 1))
+
+    assert tapes.take("s") is None
+
+
+async def test_tapes_that_nothing_is_said_on_are_bounded_too() -> None:
+    tapes = Tapes(most=2)
+    for stream in ("first", "second", "third"):
+        await filled(tapes, stream)
+
+    assert tapes.take("first") is None
+    assert tapes.take("third") is not None
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def create_app(
     add_sound_routes(app, inference, around)
     add_transcription_routes(app, inference, around)
     kept = pictures or KeptPictures()
+    app.before_serving(kept.start)
     app.after_serving(kept.aclose)
     add_image_routes(app, inference, around, kept)
     add_stream_routes(app, inference, around)

@@ -10,9 +10,9 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +35,16 @@ class KeptPictures:
     """The pictures of one node. Lives in one event loop."""
 
     def __init__(self, folder: Path | None = None, *, seconds: float = SECONDS, most_bytes: int = MOST_BYTES) -> None:
-        """`folder` is emptied; without one, a temporary folder is made when the first picture comes."""
+        """Without a `folder`, a temporary one is made when the first picture comes."""
         self._folder = folder
-        self._is_temporary = folder is None
         self._seconds = seconds
         self._most_bytes = most_bytes
         self._kept: dict[str, _Kept] = {}
         """By name, the oldest first."""
-        self._is_clean = False
+
+    async def start(self) -> None:
+        """Removes the pictures of an earlier run, which nobody has a name for any more."""
+        await asyncio.to_thread(self._clear)
 
     async def keep(self, data: bytes, kind: str) -> str:
         """The name of a picture that is kept from now on. `kind`: "png", "jpeg" or "webp".
@@ -78,8 +80,7 @@ class KeptPictures:
     async def aclose(self) -> None:
         """Forgets all of them."""
         self._kept.clear()
-        if self._folder is not None:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._clear)
 
     def _forget(self, now: float, *, room_for: int = 0) -> None:
         size = sum(kept.size for kept in self._kept.values()) + room_for
@@ -91,12 +92,19 @@ class KeptPictures:
             if self._folder is not None:
                 (self._folder / name).unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        """Removes the folder. A file that is no picture of ours stays, and the folder with it."""
+        if self._folder is None:
+            return
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if _NAME.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            self._folder.rmdir()
+
     def _write(self, name: str, data: bytes) -> None:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="shoal-pictures-"))
-        elif not self._is_clean and not self._is_temporary:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._is_clean = True
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / name
         try:

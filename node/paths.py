@@ -44,6 +44,11 @@ class DataFolder:
         return self.root / "spool"
 
     @property
+    def pictures(self) -> Path:
+        """Pictures that clients were given addresses of; emptied at each start."""
+        return self.root / "kept-pictures"
+
+    @property
     def digests(self) -> Path:
         """What was hashed before, so that a large file is read once."""
         return self.root / "digests.json"

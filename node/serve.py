@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from api.app import create_app
 from api.config import ApiConfig
+from api.kept_pictures import KeptPictures
 from api.resumable import Streams
 from api.serve import ApiServer
 from gallery.catalog import Catalog
@@ -323,7 +324,8 @@ async def _start_api(
         spool_dir=DataFolder(config.data).spool,
         fetch_private=config.fetch_private,
     )
-    server = ApiServer(create_app(dispatcher, api_config, registry, streams, gallery))
+    pictures = KeptPictures(DataFolder(config.data).pictures)
+    server = ApiServer(create_app(dispatcher, api_config, registry, streams, gallery, pictures))
     try:
         await server.start()
     except OSError as error:

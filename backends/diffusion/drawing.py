@@ -16,9 +16,12 @@ from PIL import Image
 
 from backends.diffusion import source
 from backends.diffusion.picture_file import encode
-from backends.diffusion.pipeline import Pipeline, is_memory_problem
+from backends.diffusion.pipeline import Pipeline, first_line, is_memory_problem
 from backends.diffusion.wish import Wish, preview_steps
-from backends.errors import NoNumbersError, OutOfMemoryError, UnsupportedError
+from backends.errors import InvalidValueError, NoNumbersError, OutOfMemoryError, UnsupportedError
+
+PARAMS = {"num_inference_steps": "steps", "strength": "strength", "height": "size", "width": "size"}
+"""Of a request, by what diffusers calls them."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ class Drawing:
         self._picture = picture
         self._mask = mask
         self._tell = tell
+        self._has_begun = False
+        """Whether the picture in hand has a step behind it."""
         self.is_over = False
         """Set from outside: nobody wants it any more."""
 
@@ -104,9 +109,15 @@ class Drawing:
         pipe = self._pipeline.of(task)
         self._pipeline.with_scheduler(pipe, wish.scheduler)
         arguments = self._arguments(pipe, index)
+        self._has_begun = False
         try:
             with torch.inference_mode():
                 found = pipe(**arguments).images[0]
+        except ValueError as exc:
+            # What it looks at before it computes is what it was asked for.
+            if self._has_begun:
+                raise
+            raise _refused(exc) from exc
         finally:
             if hasattr(pipe, "maybe_free_model_hooks") and self._pipeline.placement.offload != "none":
                 pipe.maybe_free_model_hooks()
@@ -173,6 +184,7 @@ class Drawing:
             EndedError: nobody wants it any more.
             NoNumbersError: the model computes NaN.
         """
+        self._has_begun = True
         self._check()
         if step >= steps and not bool(torch.isfinite(latents).all()):
             raise NoNumbersError
@@ -218,6 +230,12 @@ def _decoded(pipe: Any, latents: torch.Tensor, size: tuple[int, int]) -> Image.I
     found = pipe.image_processor.postprocess(image.detach(), output_type="pil")[0]
     assert isinstance(found, Image.Image)
     return found
+
+
+def _refused(error: ValueError) -> InvalidValueError:
+    said = first_line(error)
+    param = next((ours for theirs, ours in PARAMS.items() if theirs in said), "")
+    return InvalidValueError(f"diffusers cannot draw this: {said}", param=param)
 
 
 def _no_memory(wish: Wish) -> OutOfMemoryError:

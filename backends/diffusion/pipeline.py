@@ -106,8 +106,8 @@ class Pipeline:
             raise
         except Exception as exc:
             if is_memory_problem(exc):
-                raise OutOfMemoryError(f"the memory for {path.name} is not there: {_line(exc)}") from exc
-            raise ModelFileError(f"{path}: cannot be loaded: {_line(exc)}") from exc
+                raise OutOfMemoryError(f"the memory for {path.name} is not there: {first_line(exc)}") from exc
+            raise ModelFileError(f"{path}: cannot be loaded: {first_line(exc)}") from exc
         loaded.set_progress_bar_config(disable=True)
         return cls(loaded, placement, settings)
 
@@ -301,7 +301,7 @@ def _read(weights: Weights, settings: DiffusionSettings, dtype: torch.dtype) -> 
             raise
         raise ModelFileError(
             f"{weights.path}: a checkpoint in one file has no configuration; name a pipeline folder that has it under"
-            f" `settings: {{config: FOLDER}}` ({_line(exc)})"
+            f" `settings: {{config: FOLDER}}` ({first_line(exc)})"
         ) from exc
 
 
@@ -329,7 +329,7 @@ def _add_adapters(pipe: Any, adapters: Sequence[tuple[Path, float]]) -> None:
         try:
             pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=f"adapter_{index}")
         except Exception as exc:
-            raise ModelFileError(f"{path}: does not fit this model as a LoRA adapter: {_line(exc)}") from exc
+            raise ModelFileError(f"{path}: does not fit this model as a LoRA adapter: {first_line(exc)}") from exc
     if adapters:
         pipe.set_adapters([f"adapter_{index}" for index in range(len(adapters))], [scale for _, scale in adapters])
         pipe.fuse_lora()
@@ -393,7 +393,7 @@ def _is_flow(scheduler: Any) -> bool:
     return "FlowMatch" in kind
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what a library says, without what fills pages."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if len(text) <= 300 else text[:297] + "..."

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.app import create_app
 from api.errors import BackendFailedError
 from api.kept_pictures import KeptPictures
 from api.ports import ImageCall
@@ -218,3 +219,19 @@ async def test_kept_pictures_are_bounded_in_time_and_size() -> None:
     with pytest.raises(Exception, match="no such picture"):
         await short.read(name)
     await short.aclose()
+
+
+async def test_what_a_killed_run_kept_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    killed = KeptPictures(folder)
+    name = await killed.keep(b"1", "png")
+    (folder / "notes.txt").write_text("of somebody else")
+
+    kept = KeptPictures(folder)
+    async with create_app(FakeInference(), pictures=kept).test_app():
+        assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+        with pytest.raises(Exception, match="no such picture"):
+            await kept.read(name)
+        await kept.keep(b"2", "webp")
+
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from backends.rpc import backend_pb2 as pb
 from backends.rpc.backend_pb2_grpc import BackendStub
 from tests.backends.harness import PIPE, address_of, load, running, spawn, text_of, user
+from tests.helpers.hidden import hiding
 
 
 @pytest.fixture
@@ -50,13 +51,16 @@ async def test_what_cannot_start_says_why_in_one_line(arguments: list[str], code
     assert len(stderr.decode().splitlines()) == 1
 
 
-async def test_a_missing_package_is_named_with_the_remedy(address: str, tmp_path: Path) -> None:
-    (tmp_path / "llama_cpp.py").write_text("raise ModuleNotFoundError('no', name='llama_cpp')")
-    process = await spawn("llama", "--address", address, PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+@pytest.mark.parametrize(("engine", "package"), [("llama", "llama_cpp"), ("whisper", "av"), ("diffusers", "torch")])
+async def test_a_missing_package_is_named_with_the_remedy(
+    engine: str, package: str, address: str, tmp_path: Path
+) -> None:
+    process = await spawn(engine, "--address", address, PYTHONPATH=f"{hiding(tmp_path, package)}:{os.getcwd()}")
     _, stderr = await process.communicate()
 
     assert process.returncode == 3
-    assert "needs the package 'llama_cpp': pip install 'shoal[llama]'" in stderr.decode()
+    said = f"backends: the {engine} engine needs the package {package!r}: shoal engines install {engine}\n"
+    assert stderr.decode() == said
 
 
 async def test_tcp_calls_need_the_secret() -> None:

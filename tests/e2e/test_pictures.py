@@ -2,22 +2,36 @@
 
 import asyncio
 import io
+import os
 import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 import pytest_asyncio
 from PIL import Image
 
-from tests.helpers.nodes import Node, events, mesh_of
+from tests.helpers.hidden import hiding
+from tests.helpers.nodes import Node, events, mesh_of, until
 from tests.helpers.tiny_pipeline import card, save_tiny_pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 ASK = {"model": "tiny", "prompt": "a red circle", "seed": 7}
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def solid(colour: str) -> Image.Image:
+    return Image.new("RGBA", (64, 64), colour)
+
+
+def as_file(picture: Image.Image) -> tuple[str, bytes]:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "picture.png", file.getvalue()
 
 
 def picture_in(data: str) -> Image.Image:
@@ -94,3 +108,106 @@ async def test_the_command_writes_a_file_and_an_edit_of_it(three: tuple[Node, No
     for file, kind in ((first, "PNG"), (second, "WEBP")):
         with Image.open(file) as opened:
             assert (opened.format, opened.size) == (kind, (64, 64))
+
+
+async def test_an_edit_with_a_mask_comes_back_as_an_address_at_its_entry_node(three: tuple[Node, Node, Node]) -> None:
+    a, b, _ = three
+    source, hole = solid("white"), solid("white")
+    hole.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    async with openai.AsyncOpenAI(base_url=f"{a.api}/v1", api_key="none") as ai:
+        edited = await ai.images.edit(
+            model="tiny",
+            prompt="a blue square",
+            image=as_file(source),
+            mask=as_file(hole),
+            extra_body={"seed": 7, "strength": 1, "response_format": "url"},
+        )
+    assert edited.data
+    address = edited.data[0].url or ""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        found = await http.get(address)
+        elsewhere = await http.get(address.replace(a.api, b.api))
+
+    assert address.startswith(a.api)
+    assert found.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(found.content)) as picture:
+        assert picture.size == (64, 64)
+    assert elsewhere.status_code == 404
+
+
+async def test_previews_come_before_their_picture_across_a_hop(three: tuple[Node, Node, Node]) -> None:
+    a, _, _ = three
+    ask = {"model": "tiny", "prompt": "a red circle", "extra_body": {"seed": 7}}
+    async with openai.AsyncOpenAI(base_url=f"{a.api}/v1", api_key="none") as ai:
+        whole = await ai.images.generate(**ask)
+        told = [event async for event in await ai.images.generate(**ask, stream=True, partial_images=2)]
+
+    assert [event.type for event in told] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    assert all(picture_in(event.b64_json).size == (64, 64) for event in told)
+    assert whole.data
+    assert told[-1].b64_json == whole.data[0].b64_json
+
+
+async def test_what_the_pipeline_itself_refuses_is_one_clear_400(three: tuple[Node, Node, Node]) -> None:
+    a, _, _ = three
+    async with a.client() as http:
+        refused = await http.post("/v1/images/generations", json={**ASK, "size": "66x64"})
+
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert error["param"] == "size"
+    assert "divisible by 8" in error["message"]
+    assert len(error["message"].splitlines()) == 1
+
+
+async def test_a_pipeline_folder_that_is_dropped_into_models_is_found_and_draws(
+    three: tuple[Node, Node, Node], tmp_path: Path
+) -> None:
+    a, _, c = three
+    made = save_tiny_pipeline(tmp_path / "made", seed=5)
+    made.rename(c.root / "models" / "dropped")
+
+    async def is_known() -> bool:
+        return "dropped" in {model["id"] for model in (await a.get("/v1/models"))["data"]}
+
+    await until(is_known, "the dropped pipeline to be listed")
+    async with a.client() as http:
+        drawn = await http.post("/v1/images/generations", json={**ASK, "model": "dropped", "steps": 2})
+
+    assert drawn.headers["x-shoal-node"] == "c"
+    assert picture_in(drawn.json()["data"][0]["b64_json"]).size == (64, 64)
+
+
+async def test_a_node_without_torch_starts_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{hiding(tmp_path, 'torch')}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "a" / "models").mkdir(parents=True)
+    (tmp_path / "a" / "models" / "tiny.yaml").write_text(card(tmp_path))
+    async with mesh_of(tmp_path, "a") as [a], a.client() as http:
+        refused = await http.post("/v1/images/generations", json=ASK)
+        said = await http.post("/v1/chat/completions", json={"model": "echo", "messages": HELLO})
+
+    assert refused.status_code == 503
+    message = refused.json()["error"]["message"]
+    assert "torch" in message
+    assert "shoal engines install diffusers" in message
+    assert len(message.splitlines()) == 1
+    assert said.status_code == 200
+
+
+async def test_pictures_that_a_killed_node_kept_are_gone_at_its_next_start(
+    tmp_path: Path, three: tuple[Node, Node, Node]
+) -> None:
+    _, b, _ = three
+    async with mesh_of(tmp_path, "d", "--peer", f"127.0.0.1:{b.mesh_port}") as [d]:
+        await d.until_sees("b", model="tiny", held_by="b")
+        async with d.client() as http:
+            drawn = await http.post("/v1/images/generations", json={**ASK, "response_format": "url"})
+        kept = d.root / "kept-pictures"
+        assert len(list(kept.iterdir())) == 1, drawn.text
+        d.kill()
+        d.start()
+        await d.until_ready()
+
+        assert not kept.exists()

@@ -171,6 +171,12 @@ async def test_a_mask_says_where_to_paint(stub: BackendStub, alpha: bool) -> Non
         pytest.param({}, {"negative_prompt": "long " * 40}, "this model reads 77", id="too long a negative prompt"),
         pytest.param({}, {"width": 65}, "multiples of 2", id="an unsupported size"),
         pytest.param({}, {"format": "tiff"}, "unknown format", id="an unsupported format"),
+        pytest.param(
+            {},
+            {"steps": 1500},
+            "diffusers cannot draw this: `num_inference_steps`: 1500",
+            id="more steps than its scheduler has",
+        ),
         pytest.param({}, {"scheduler": "magic"}, "unknown scheduler", id="an unknown scheduler"),
     ],
 )

@@ -28,6 +28,8 @@ class _Entry:
     remedy: str = ""
     settings: str = ""
     """Module and class of its settings, where they can be read without its packages."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that its packages read when they are imported; what the user has set stands."""
 
 
 ENGINES = {
@@ -75,6 +77,9 @@ ENGINES = {
         packages=("torch", "diffusers", "transformers", "safetensors", "accelerate", "peft", "PIL", "psutil", "numpy"),
         remedy="shoal engines install diffusers",
         settings="backends.diffusion.settings:DiffusionSettings",
+        # Loading a model never fetches anything: what is missing is an error that says so. For the process only, for
+        # the node that starts it does fetch.
+        environment=(("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1")),
     ),
 }
 
@@ -94,6 +99,8 @@ def main() -> int:
     if not args.address.startswith("unix:") and not secret:
         return _fail(f"a TCP address needs a secret in {SECRET_VARIABLE}: any local program could connect", 2)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for variable, value in ENGINES[args.engine].environment:
+        os.environ.setdefault(variable, value)
     try:
         make_engine = _import(args.engine)
     except _MissingPackageError as exc:

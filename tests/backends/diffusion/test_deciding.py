@@ -209,3 +209,12 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
         look_at(folder, allow_pickle=False)
     with pytest.raises(ModelFileError, match="no pipeline folder"):
         look_at(folder / "unet", allow_pickle=False)
+
+
+def test_importing_the_engine_leaves_the_hub_to_others() -> None:
+    import subprocess
+    import sys
+
+    code = "import backends.diffusion.engine, os; print(os.environ.get('HF_HUB_OFFLINE', 'free'))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "free"

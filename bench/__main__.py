@@ -4,10 +4,11 @@ import json
 import logging
 import os
 import platform
-import statistics
 import tempfile
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
@@ -18,7 +19,7 @@ from rich.table import Table
 from bench import peers
 from bench.cases import measure, measure_long_context, measure_mesh
 from bench.engine import CONCURRENCIES, measure_engine
-from bench.figures import Figures
+from bench.figures import Figures, medians
 from bench.membership import NODES
 from bench.pictures import measure_pictures
 from bench.shards import measure_swarm
@@ -89,11 +90,6 @@ BARS: list[tuple[str, str, str, float]] = [
 PARTS = ["node", "mesh", "swarm", "engine", "sound", "pictures"]
 
 
-def medians(repeats: list[Figures]) -> Figures:
-    """The median of each figure."""
-    return {name: statistics.median(r[name] for r in repeats) for name in repeats[0]}
-
-
 def table(found: dict[str, list[Figures]]) -> Table:
     """Medians, with the bar where there is one."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
@@ -107,7 +103,7 @@ def table(found: dict[str, list[Figures]]) -> Table:
             verdict = "" if not sign else "[green]reached[/]" if reached else "[red]missed[/]"
             shown.add_row(case, figure, f"{value:,.2f}", f"{sign} {bar:g}" if sign else "", verdict)
     for (case, figure), (sign, bar) in bars.items():
-        if figure not in found.get(case, [{}])[0]:
+        if not any(figure in repeat for repeat in found.get(case, ())):
             shown.add_row(case, figure, "not measured", f"{sign} {bar:g}", "")
     return shown
 
@@ -130,27 +126,33 @@ def main(repeats: int, only: str | None, soak: float, long: bool, build_peers: b
     results = Path("bench/results")
     results.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as root:
+        parts: dict[str, Callable[[], Coroutine[Any, Any, dict[str, list[Figures]]]]] = {
+            "node": lambda: measure(Path(root), repeats, _say),
+            "mesh": lambda: measure_mesh(Path(root), repeats, soak, _say),
+            "swarm": lambda: measure_swarm(Path(root), repeats, _say),
+            "long": lambda: measure_long_context(_say),
+            "sound": lambda: measure_sound(Path(root), repeats, _say),
+            "pictures": lambda: measure_pictures(Path(root), repeats, _say),
+            "engine": lambda: measure_engine(Path(root), repeats, _say),
+        }
         found: dict[str, list[Figures]] = {}
-        if only in (None, "node"):
-            found |= uvloop.run(measure(Path(root), repeats, _say))
-        if only in (None, "mesh"):
-            found |= uvloop.run(measure_mesh(Path(root), repeats, soak, _say))
-        if only in (None, "swarm"):
-            found |= uvloop.run(measure_swarm(Path(root), repeats, _say))
-        if long:
-            found |= uvloop.run(measure_long_context(_say))
-        if only in (None, "sound"):
-            found |= uvloop.run(measure_sound(Path(root), repeats, _say))
-        if only in (None, "pictures"):
-            found |= uvloop.run(measure_pictures(Path(root), repeats, _say))
-        if only in (None, "engine"):
-            found |= uvloop.run(measure_engine(Path(root), repeats, _say))
+        failed: list[str] = []
+        for name, part in parts.items():
+            if not (long if name == "long" else only in (None, name)):
+                continue
+            try:
+                found |= uvloop.run(part())
+            except Exception:  # What the other parts measure is told all the same.
+                console.print_exception()
+                failed.append(name)
     console.print(table(found))
     console.print(f"load average {os.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores", style="dim")
     path = results / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     machine = {"cores": psutil.cpu_count(), "processor": platform.processor(), "load": os.getloadavg()}
-    path.write_text(json.dumps({"machine": machine, "cases": found}, indent=1))
+    path.write_text(json.dumps({"machine": machine, "failed": failed, "cases": found}, indent=1))
     console.print(f"written to {path}", style="dim")
+    if failed:
+        raise click.ClickException(f"failed, see above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -8,22 +8,29 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from bench import peers
+from bench.figures import Figures
 from bench.guessing import circling_model, guessing
 from bench.random_model import random_model, words
 from bench.step_time import share_outside_decode
 from bench.wire import Wire, request
 from tests.helpers.nodes import Node, mesh_of, until
 
-Figures = dict[str, float]
+Say = Callable[[str], None]
+Result = TypeVar("Result")
+
+PATIENCE = 600.0
+"""Seconds that a peer may take for its start or one burst; far longer than any took."""
+
+LLAMA_SERVER, LLAMA_CPP_SERVER = "llama-server", "llama_cpp.server"
 
 CONCURRENCIES = (1, 4, 8, 16, 32)
 PROMPT_TOKENS = 64
@@ -80,25 +87,31 @@ class Burst:
     """CPU seconds for each token. Where others compute too, this is less their doing than the clock's figures."""
 
 
-async def measure_engine(root: Path, repeats: int, say: Callable[[str], None]) -> dict[str, list[Figures]]:
+async def measure_engine(root: Path, repeats: int, say: Say) -> dict[str, list[Figures]]:
     """Every case of the engine, `repeats` times."""
     model = random_model(peers.folder().parent / "random-0.5b.q4_0.gguf")
     threads = psutil.cpu_count(logical=False) or 1
     found: dict[str, list[Figures]] = {}
     async with contextlib.AsyncExitStack() as stack:
         ours = await stack.enter_async_context(_shoal(root, model, threads))
-        theirs = await stack.enter_async_context(_llama_server(root, model, threads))
-        if theirs is None:
+        built = (peers.folder() / "bin" / "llama-server").exists()
+        theirs: Server | None = None
+        if built:
+            theirs = await tried(LLAMA_SERVER, stack.enter_async_context(_llama_server(root, model, threads)), say)
+        else:
             say("llama-server and llama_cpp.server: not measured. Build them once with bench/peers.sh (10 minutes)")
         for concurrency in CONCURRENCIES:
             for index in range(repeats):
                 say(f"{concurrency} at once ({index + 1}/{repeats})")
-                figures = await side_by_side(ours, theirs, concurrency, ours_first=index % 2 == 0)
+                figures, answered = await side_by_side(ours, theirs, concurrency, say, ours_first=index % 2 == 0)
+                theirs = theirs if answered else None
                 found.setdefault(_name(concurrency), []).append(figures)
-        if theirs is not None:
-            for figures in found[_name(16)]:
-                say("llama_cpp.server, 16 at once")
-                figures |= await _one_by_one(root, model, threads, figures["tokens_per_s"])
+        for figures in found[_name(16)] if built else ():
+            say("llama_cpp.server, 16 at once")
+            one = await tried(LLAMA_CPP_SERVER, _one_by_one(root, model, threads, figures["tokens_per_s"]), say)
+            if one is None:
+                break
+            figures |= one
         for index in range(repeats):
             say(f"a shared prefix ({index + 1}/{repeats})")
             found.setdefault("2,000 shared tokens", []).append(await shared_prefix(ours))
@@ -117,6 +130,16 @@ async def measure_engine(root: Path, repeats: int, say: Callable[[str], None]) -
 
 def _name(concurrency: int) -> str:
     return f"{concurrency} at once"
+
+
+async def tried(peer: str, work: Awaitable[Result], say: Say) -> Result | None:
+    """What comes of some work of a peer. None, and it is told, if it fails: what is measured of ours counts without."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await work
+    except Exception as exc:  # Whatever a program of others does.
+        say(f"{peer} FAILED and is not measured further: {type(exc).__name__}: {exc}")
+        return None
 
 
 # ---------------------------------------------------------------- servers
@@ -142,11 +165,8 @@ def _port(node: Node) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _llama_server(root: Path, model: Path, threads: int) -> AsyncIterator[Server | None]:
+async def _llama_server(root: Path, model: Path, threads: int) -> AsyncIterator[Server]:
     program = peers.folder() / "bin" / "llama-server"
-    if not program.exists():
-        yield None
-        return
     port = peers.free_port()
     command = peers.llama_server(program, model, port, slots=SLOTS, cells=CELLS, threads=threads)
     async with peers.running(command, port, "/health", root / "llama-server.log") as process:
@@ -173,15 +193,23 @@ async def _warm(server: Server) -> None:
 # ---------------------------------------------------------------- cases
 
 
-async def side_by_side(ours: Server, theirs: Server | None, concurrency: int, *, ours_first: bool) -> Figures:
-    """Tokens a second, prompts included, and seconds to the first token, for as many requests at once."""
+async def side_by_side(
+    ours: Server, theirs: Server | None, concurrency: int, say: Say, *, ours_first: bool
+) -> tuple[Figures, bool]:
+    """Tokens a second, prompts included, and seconds to the first token, for as many requests at once.
+
+    And whether the peer answered; where it did not, the figures are ours alone.
+    """
     seed = next(_seeds)
-    if theirs is None:
-        return _figures(await _burst(ours, concurrency, seed))
-    if ours_first:
-        mine, other = await _burst(ours, concurrency, seed), await _burst(theirs, concurrency, seed)
-    else:
-        other, mine = await _burst(theirs, concurrency, seed), await _burst(ours, concurrency, seed)
+    mine = await _burst(ours, concurrency, seed) if ours_first or theirs is None else None
+    other = await tried(LLAMA_SERVER, _burst(theirs, concurrency, seed), say) if theirs is not None else None
+    mine = mine or await _burst(ours, concurrency, seed)
+    if other is None:
+        return _figures(mine), False
+    return _compared(mine, other), True
+
+
+def _compared(mine: Burst, other: Burst) -> Figures:
     return {
         **_figures(mine),
         "llama_server_tokens_per_s": other.tokens_per_s,

@@ -21,3 +21,9 @@ def slower(took: Mapping[str, Sequence[float]]) -> Figures:
     return {"direct_s": middle["direct"]} | {
         f"{name}_slower_percent": 100 * (middle[name] / middle["direct"] - 1) for name in ("local", "forwarded")
     }
+
+
+def medians(repeats: list[Figures]) -> Figures:
+    """The median of each figure, of those repeats that have it: a peer may have failed in some."""
+    names = {name: None for repeat in repeats for name in repeat}
+    return {name: median(repeat[name] for repeat in repeats if name in repeat) for name in names}

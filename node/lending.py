@@ -45,15 +45,19 @@ log = logging.getLogger(__name__)
 class Lender:
     """Lends this node's devices to peers."""
 
-    def __init__(self, supervisor: Supervisor, *, cache_dir: Path, free: Callable[[], int], host: str) -> None:
+    def __init__(
+        self, supervisor: Supervisor, *, cache_dir: Path, free: Callable[[], int], host: str, stall_after: float
+    ) -> None:
         """Args:
         free: bytes that may be lent now.
         host: where lender processes listen; the mesh's own address.
+        stall_after: seconds between looks whether a lender process is still alive, and for its answer. 0: never.
         """
         self._supervisor = supervisor
         self._cache_dir = cache_dir
         self._free = free
         self._host = host
+        self._stall_after = stall_after
         self._numbers = itertools.count(1)
         self._lent: dict[str, int] = {}
         self._counting = asyncio.Lock()
@@ -116,7 +120,11 @@ class Lender:
     async def _until_over(self, backend: Backend) -> None:
         ends = [asyncio.ensure_future(backend.until_gone()), asyncio.ensure_future(self._recalled.wait())]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            # Nobody else sees when it stands still: the borrower's engine waits for it, and is alive itself.
+            while not (
+                await asyncio.wait(ends, timeout=self._stall_after or None, return_when=asyncio.FIRST_COMPLETED)
+            )[0]:
+                backend.ask_whether_there(self._stall_after)
         finally:
             for end in ends:
                 end.cancel()

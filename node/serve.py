@@ -157,6 +157,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[RunningNode]:
             cache_dir=folder.lent_cache,
             free=partial(_lendable, memory, config.memory),
             host=config.mesh_host,
+            stall_after=config.stall_after,
         )
         allowance.used = lambda: local.memory_taken() + lender.lent
         streams = Streams(mark=mark_of(identity.node_id))

@@ -23,6 +23,8 @@ class Processes:
     def __init__(self) -> None:
         self.loaded = self
         self.port = 4711
+        self.is_frozen = False
+        self._gone = asyncio.Event()
 
     async def ensure(self, spec: Any, *, timeout: float) -> "Processes":
         return self
@@ -30,7 +32,11 @@ class Processes:
     async def unload(self, name: str, *, grace: float) -> None: ...
 
     async def until_gone(self) -> None:
-        await asyncio.Event().wait()
+        await self._gone.wait()
+
+    def ask_whether_there(self, timeout: float) -> None:
+        if self.is_frozen:
+            self._gone.set()
 
 
 class Call:
@@ -46,13 +52,19 @@ class Call:
         yield orjson.dumps(self._request)
 
 
-def lender(tmp_path: Path, memory: int) -> Lender:
+def lender(tmp_path: Path, memory: int, processes: Processes | None = None, stall_after: float = 0.0) -> Lender:
     made: Lender
 
     def free() -> int:
         return memory - made.lent
 
-    made = Lender(cast("Supervisor", Processes()), cache_dir=tmp_path, free=free, host="127.0.0.1")
+    made = Lender(
+        cast("Supervisor", processes or Processes()),
+        cache_dir=tmp_path,
+        free=free,
+        host="127.0.0.1",
+        stall_after=stall_after,
+    )
     return made
 
 
@@ -92,4 +104,17 @@ async def test_what_is_no_request_for_a_loan_is_refused_before_anything_starts(
     here = lender(tmp_path, 1000)
     with pytest.raises(RemoteCallError, match="a loan"):
         await anext(here.serve(cast("IncomingCall", Call(**changed))))
+    assert here.lent == 0
+
+
+async def test_a_lender_process_that_stands_still_ends_the_loan(tmp_path: Path) -> None:
+    processes = Processes()
+    here = lender(tmp_path, 1000, processes, stall_after=0.01)
+    loan = here.serve(cast("IncomingCall", Call()))
+    await anext(loan)
+
+    processes.is_frozen = True
+
+    with pytest.raises(RemoteCallError, match="the lender process ended"):
+        await anext(loan)
     assert here.lent == 0

@@ -166,9 +166,9 @@ def said_again(taken: TakenOver, dialects: Iterable[Dialect], metrics: Metrics) 
         about = orjson.loads(taken.about)
         dialect = next(d for d in dialects if d.id_prefix == about["prefix"])
         head = AnswerHead(id=str(about["id"]), created=int(about["created"]), model=str(about["model"]))
-        choices = min(int(about["choices"]), MAX_CHOICES)
+        choices = max(1, min(int(about["choices"]), MAX_CHOICES))
         chunks = dialect.chunks(head, choices=choices, include_usage=bool(about["include_usage"]))
         said = chunks.encode(taken.said)
-    except (ValueError, KeyError, TypeError, IndexError, StopIteration):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, StopIteration):
         return None
     return said, ChunkStream(taken.answer, chunks, head.model, head.id, metrics)

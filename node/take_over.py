@@ -26,7 +26,7 @@ def take_over(sender: Sender, tape: Tape) -> ports.TakenOver | None:
         about = str(body["about"])
         said = _replayed(tape, so_far)
         request = pb.GenerateRequest.FromString(tape.request[0])
-    except (ValueError, KeyError, TypeError, IndexError, DecodeError):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, DecodeError):
         return None
 
     def again(digest: str, given: Given) -> list[bytes]:

@@ -69,7 +69,7 @@ def read_wish(text: str) -> Wish:
     text = text.strip()
     if text in ("", "auto"):
         return Wish()
-    if text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) <= 9:
         count = int(text)
         if not 1 <= count <= 16:
             raise ShardError(f"a model can be split over 1 to 16 machines, not {count}")

@@ -77,6 +77,11 @@ def test_a_wish_is_read_as_it_is_written(text: str) -> None:
     assert read_wish(text).text == text
 
 
+@pytest.mark.parametrize("text", ["\u00b2", "\u0663", "9" * 5000])
+def test_what_only_looks_like_a_number_is_a_name_that_nobody_has(text: str) -> None:
+    assert read_wish(text) == Wish(nodes=(text,))
+
+
 machines = st.lists(st.tuples(st.floats(0, 40), st.floats(0, 0.1)), max_size=8)
 
 

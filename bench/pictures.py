@@ -95,6 +95,8 @@ async def bare_diffusers(folder: Path) -> AsyncIterator[Bare]:
         *(sys.executable, "-m", "bench.bare_diffusers", str(folder)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        # As backends are: Linux may share the processors out by session.
+        start_new_session=True,
     )
     try:
         bare = Bare(process)

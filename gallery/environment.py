@@ -26,6 +26,7 @@ import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,7 +193,8 @@ def _install(recipe: Recipe, folder: Path, say: Say) -> None:
     wanted.write_text("\n".join(recipe.requirements) + "\n", encoding="utf-8")
     command = [
         *(sys.executable, "-m", "pip", "--python", str(python_of(folder)), "install", "--no-input"),
-        *("--progress-bar", "raw", "--disable-pip-version-check", "--requirement", str(wanted)),
+        *("--progress-bar", _progress_bar(version("pip")), "--disable-pip-version-check"),
+        *("--requirement", str(wanted)),
         *(["--no-deps"] if recipe.is_exact else []),
     ]
     output = PipOutput(len(recipe.requirements))
@@ -208,12 +210,20 @@ def _install(recipe: Recipe, folder: Path, say: Say) -> None:
                 told_at = time.monotonic()
                 say(*output.bytes(), output.stage)
     if pip.returncode:
+        if not output.errors and last:
+            output.errors.append(last)
         if "No module named pip" in last:
             raise InstallError(
                 f"{sys.executable} has no pip; give it one with: {sys.executable} -m ensurepip", code="unsupported"
             )
         raise InstallError(f"engine {recipe.engine}: {output.reason()}", code=output.code())
     say(*output.bytes(), output.stage)
+
+
+def _progress_bar(pip: str) -> str:
+    """How pip of this version tells bytes; before 24.1 it does not, where nobody looks."""
+    major, minor = (int(part) for part in re.findall(r"\d+", pip)[:2])
+    return "raw" if (major, minor) >= (24, 1) else "off"
 
 
 def _probe(recipe: Recipe, folder: Path) -> str:

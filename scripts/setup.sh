@@ -136,7 +136,7 @@ once() {
 }
 install_run() {
     install_pins run
-    pip_install setuptools==84.2.1
+    pip_install setuptools==84.2.1 pip==26.3
     pip_install --no-build-isolation --editable .
 }
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from mesh.mesh import Mesh
 from mesh.types import Member, MeshView, NodeId
 from node.allowance import Allowance
-from node.backend_errors import BackendLoadError
+from node.backend_errors import BackendCallError, BackendLoadError
 from node.backend_status import BackendSpec
 from node.loans import LenderRefusedError, Loans, protocol
 from node.machine_memory import MachineMemory
-from node.shards import Shard, ShardError, Wish, plan_shards
+from node.shards import Shard, ShardError, Wish, check_wish, plan_shards
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ class Borrower:
     def memory_limit(self) -> int:
         """Bytes that a model may take here now; 0: what is free."""
         return max(1, self._allowance.limit - self._allowance.used()) if self._allowance.limit else 0
+
+    def check(self, wish: Wish) -> None:
+        """Raises BackendCallError: the wish can never be granted as things are."""
+        try:
+            check_wish(self._mesh.view(), protocol(), wish)
+        except ShardError as error:
+            raise BackendCallError("INVALID_ARGUMENT", "invalid_value", str(error), "shard") from error
 
     async def borrow(
         self,

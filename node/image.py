@@ -30,7 +30,8 @@ def draw(
     model = wishes.get("model") or best_model(client, "image")
     if model is None:
         raise CommandError(
-            "no model in the mesh draws", hint="put a pipeline folder of diffusers into a node's models/ folder"
+            "no model in the mesh draws",
+            hint="'shoal engines install diffusers', then 'shoal models install' one of 'shoal models search image'",
         )
     output = output or Path(f"{_slug(prompt)}.png")
     kind = FORMAT_BY_SUFFIX.get(output.suffix.lower())

@@ -20,7 +20,7 @@ from gallery.weights import weight_files
 from mesh.prefixes import BLOCK, PromptMemory
 from mesh.types import ModelRecord, ModelState
 from node.backend_client import Requests
-from node.backend_errors import BackendCallError, BackendLoadingError
+from node.backend_errors import BackendCallError, BackendError, BackendLoadingError
 from node.config import NodeConfig
 from node.idle import SIZE_FACTOR, Loaded, idle_level, in_the_way, next_due, overdue
 from node.lifecycle import State
@@ -251,13 +251,27 @@ class LocalModels:
         """
         before = self._spec(model, "")
         if wish is not None:
+            self._check_wish(before, wish)
             self._wishes[before.name] = wish
         spec = self._spec(model, "")
-        if spec.wish != before.wish:
-            await self.unload(spec.name)
-        await self._make_room(spec)
-        self.replicas.discard(spec.name)
-        await self._supervisor.ensure(spec, timeout=self._config.load_timeout, explicit=True)
+        try:
+            if spec.wish != before.wish:
+                await self.unload(spec.name)
+            await self._make_room(spec)
+            self.replicas.discard(spec.name)
+            await self._supervisor.ensure(spec, timeout=self._config.load_timeout, explicit=True)
+        except BackendError:
+            if before.wish is not None:  # What could not be done is not tried again by those who know nothing of it.
+                self._wishes[before.name] = before.wish
+            raise
+
+    def _check_wish(self, spec: BackendSpec, wish: Wish) -> None:
+        if spec.wish is None:
+            raise BackendCallError(
+                "INVALID_ARGUMENT", "invalid_value", f"models of the engine {spec.engine!r} cannot be split", "shard"
+            )
+        if self._supervisor.borrower is not None:
+            self._supervisor.borrower.check(wish)
 
     async def replicate(self, model: str, digest: str) -> None:
         """Loads a copy of a model that is saturated elsewhere: returns when it is ready. Nothing is unloaded for it.

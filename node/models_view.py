@@ -182,6 +182,7 @@ def engines_table(engines: Iterable[Json]) -> Table:
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading)
+    for index, heading in enumerate(headings):
+        # What comes first is what the others are about, and what people type next.
+        table.add_column(heading, no_wrap=index == 0, overflow="fold", min_width=len(heading))
     return table

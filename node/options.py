@@ -1,6 +1,8 @@
 """What the commands share: options that several have, and where they print."""
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +15,14 @@ from node.config import default_data_dir
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-console = Console(highlight=False, soft_wrap=True)
+UNCUT = 400
+"""Columns where the output is no terminal: a program reads it, and nothing may be cut."""
+
+console = Console(
+    highlight=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else UNCUT,
+)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

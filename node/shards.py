@@ -80,6 +80,21 @@ def read_wish(text: str) -> Wish:
     return Wish(nodes=nodes)
 
 
+def check_wish(view: MeshView, protocol: str, wish: Wish) -> None:
+    """Before anything is stopped for it.
+
+    Raises:
+        ShardError: a node that it names is not there or does not lend, or there are fewer machines than it wants.
+    """
+    able = [m for m in map(_lender, view.members.values()) if m is not None and _protocol(view, m) == protocol]
+    here = _Machine(view.self_id, view.me.record.name, 0, 0.0)
+    others = [m for m in able if m.node != view.self_id]
+    for name in wish.nodes:
+        _named(name, here, others, view)
+    if wish.count > len(others) + 1:
+        raise ShardError(f"there are {len(others) + 1} machines that could take a part, not {wish.count}")
+
+
 def plan_shards(view: MeshView, *, needed: int, free_here: int, protocol: str, wish: Wish) -> tuple[Shard, ...]:
     """The parts of a model of `needed` bytes, this node's own first if it takes one; the shares add up to 1.
 

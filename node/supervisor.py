@@ -25,6 +25,7 @@ from node.backend_status import BackendSpec, BackendStatus
 from node.lifecycle import LifecycleConfig, State
 from node.loans import Loans
 from node.runtime_dir import RuntimeDir, best_parent
+from node.shards import Wish
 
 __all__ = ["Backend", "BackendSpec", "BackendStatus", "Supervisor"]
 
@@ -38,6 +39,8 @@ class Borrower(Protocol):
     """Fulfilled by `node.borrowing.Borrower`."""
 
     def memory_limit(self) -> int: ...
+
+    def check(self, wish: Wish) -> None: ...
 
     async def borrow(
         self,

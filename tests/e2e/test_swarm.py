@@ -210,3 +210,19 @@ async def test_an_invitation_brings_a_machine_in_without_its_seeing_the_token(tm
             await a.until_sees("w")
         finally:
             guest.stop()
+
+
+async def test_a_mistyped_split_stops_nothing_and_is_not_remembered(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, "a") as [a]:
+        await a.load("minnow", "a")
+        before = await answer(a)
+        for shard, complaint in (("a,nope", "no node 'nope'"), ("9", "1 machines"), ("0", "1 to 16")):
+            refused = await load(a, shard)
+            assert refused.status_code == 400, refused.text
+            assert complaint in refused.json()["error"]["message"]
+        assert await answer(a) == before
+        assert "is draining" not in a.log()
+        async with a.client() as http:
+            response = await http.post("/api/models/echo/load", json={"node": "a", "shard": "1"})
+        assert response.status_code == 400
+        assert "cannot be split" in response.json()["error"]["message"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.types import Lending, Member, MeshView, NodeState
-from node.shards import Shard, ShardError, Wish, plan_shards, read_wish
+from node.shards import Shard, ShardError, Wish, check_wish, plan_shards, read_wish
 from tests.helpers.mesh_records import member, view
 
 GIB = 2**30
@@ -109,3 +109,14 @@ def test_parts_are_a_little_larger_than_their_share() -> None:
 
     assert all(isinstance(shard, Shard) for shard in shards)
     assert 10 * GIB < sum(shard.memory for shard in shards) < 13 * GIB
+
+
+def test_a_wish_is_checked_before_anything_is_stopped_for_it() -> None:
+    mesh = view("a", lender("b", 1), lender("old", 64, protocol="p0"))
+
+    check_wish(mesh, "p1", read_wish("a,b"))
+    check_wish(mesh, "p1", read_wish("2"))
+    with pytest.raises(ShardError, match="no node 'nope'"):
+        check_wish(mesh, "p1", read_wish("b,nope"))
+    with pytest.raises(ShardError, match="2 machines that could take a part, not 9"):
+        check_wish(mesh, "p1", read_wish("9"))

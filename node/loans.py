@@ -20,6 +20,9 @@ from node.tls_pair import make_pair
 
 LEND = "node.Lend"
 
+ANSWER_WAIT = 40.0
+"""Seconds for a lender to say where it lends; it waits for its process for 30."""
+
 
 class LenderRefusedError(BackendLoadError):
     """A node does not lend after all, or is gone."""
@@ -72,13 +75,16 @@ class Loans:
         try:
             replies = await mesh.call(shard.node, header, [orjson.dumps(request)])
             try:
-                answer = orjson.loads(b"".join(await anext(replies)))
+                async with asyncio.timeout(ANSWER_WAIT):
+                    answer = orjson.loads(b"".join(await anext(replies)))
                 trusted, port = str(answer["certificate"]), int(answer["port"])
+                if not 0 < port < 65536:
+                    raise ValueError(f"it has no port {port}")
                 host = await _reachable(mesh.hosts_of(shard.node), port)
             except BaseException:
                 await replies.aclose()
                 raise
-        except (MeshError, StopAsyncIteration, ConnectionError, ValueError, KeyError, TypeError) as error:
+        except (MeshError, StopAsyncIteration, OSError, ValueError, OverflowError, KeyError, TypeError) as error:
             raise LenderRefusedError(
                 shard.node, f"node {shard.name} does not lend: {error or type(error).__name__}"
             ) from error

@@ -85,9 +85,8 @@ class Loans:
                 await replies.aclose()
                 raise
         except (MeshError, StopAsyncIteration, OSError, ValueError, OverflowError, KeyError, TypeError) as error:
-            raise LenderRefusedError(
-                shard.node, f"node {shard.name} does not lend: {error or type(error).__name__}"
-            ) from error
+            reason = str(error) or "no answer"
+            raise LenderRefusedError(shard.node, f"node {shard.name} does not lend: {reason}") from error
         self._watches.append(asyncio.create_task(self._watch(shard, replies)))
         return pb.RemoteDevice(
             name=shard.name,

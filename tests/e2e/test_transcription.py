@@ -119,9 +119,9 @@ async def test_transcribe_writes_subtitles(tmp_path: Path) -> None:
     add_whisper(tmp_path / "a" / "models")
     (tmp_path / "noise.wav").write_bytes(wav(noise(75)))
     async with mesh_of(tmp_path, "a") as (a,):
-        text = await transcribe(a, str(tmp_path / "noise.wav"))
-        await transcribe(a, str(tmp_path / "noise.wav"), "-o", str(tmp_path / "noise.srt"))
-        told = json.loads(await transcribe(a, str(tmp_path / "noise.wav"), "--format", "json"))
+        text = await transcribe(a, str(tmp_path / "noise.wav"), "-m", "whisper")
+        await transcribe(a, str(tmp_path / "noise.wav"), "-m", "whisper", "-o", str(tmp_path / "noise.srt"))
+        told = json.loads(await transcribe(a, str(tmp_path / "noise.wav"), "-m", "whisper", "--format", "json"))
         refusal = await transcribe(a, __file__, code=1)
 
     assert text.strip() == told["text"] != ""

@@ -55,7 +55,7 @@ conch: ## train the built-in model that hears anew
 	@scripts/setup.sh dev
 	$(bin)/python -m gallery.conch.train
 
-cuttlefish: ## train the built-in model that draws anew
+cuttlefish: ## train a small model that draws (none ships yet)
 	@scripts/setup.sh dev
 	$(bin)/python -m gallery.cuttlefish.train
 

@@ -27,7 +27,7 @@ from gallery.cuttlefish.vocabulary import LONGEST, tokenizer
 SEED = 7
 AUTOENCODER = Course(steps=500, batch=8, rate=1.5e-3, decay=0.99)
 DECODER = Course(steps=400, batch=8, rate=1.5e-3, decay=0.99)
-PAINTER = Course(steps=650, batch=32, rate=2e-3, decay=0.995, orthogonal=True)
+PAINTER = Course(steps=4000, batch=32, rate=2e-3, decay=0.995, orthogonal=True)
 
 KL = 1e-3
 """Weight of how far latents are from noise: enough that latents slightly off are decoded almost as well."""

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from backends.rpc import backend_pb2 as pb
 from gallery.engines import Program
 from gallery.errors import EngineMissingError
-from mesh.types import DeviceShare, NodeId
+from mesh.types import DeviceShare
 from node.backend_client import BackendCall, BackendClient, Requests
 from node.backend_errors import (
     BackendCallError,
@@ -58,7 +58,7 @@ from node.lifecycle import (
     Terminate,
     Tick,
 )
-from node.loans import Loans
+from node.loans import Borrower, Loans
 
 MORE_MEMORY = 1.3, 1.8, 2.5
 """A model that did not fit after all is taken to need so many times what was guessed."""
@@ -90,6 +90,9 @@ class BackendHost(Protocol):
         EngineMissingError: it cannot run here.
     """
 
+    borrower: Borrower | None
+    """Who borrows for a model that is too big for this node; None before there is a mesh."""
+
     def new_address(self) -> str:
         """A socket that nobody used before: an old process may still hold the last one.
 
@@ -104,31 +107,6 @@ class BackendHost(Protocol):
 
     def changed(self) -> None:
         """Tell whoever listens that a backend is not as it was."""
-        ...
-
-    def memory_limit(self) -> int:
-        """Bytes that a model may take now; 0: what is free."""
-        ...
-
-    async def borrow(
-        self,
-        spec: BackendSpec,
-        needed: int,
-        on_lost: Callable[[str], None],
-        *,
-        surely: bool,
-        held: Mapping[NodeId, int],
-    ) -> Loans | None:
-        """Memory of other nodes, if a model that needs `needed` bytes is too big for this one.
-
-        Args:
-            on_lost: called when a lender is gone.
-            surely: the model does not fit without.
-            held: bytes by node that were borrowed until now, and may be again.
-
-        Raises:
-            BackendLoadError: nobody lends enough.
-        """
         ...
 
 
@@ -430,12 +408,13 @@ class Backend:
         spec = self.spec
         held = self._loans.memory if self._loans is not None else {}
         self._give_back()
-        try:
-            self._loans = await self._host.borrow(
-                spec, needed, partial(self._lose_loan, client), surely=surely, held=held
-            )
-        except BackendLoadError as exc:
-            return LoadFailed(str(exc), exc.code)
+        borrower = self._host.borrower
+        if borrower is not None:
+            lost = partial(self._lose_loan, client)
+            try:
+                self._loans = await borrower.borrow(spec, needed, lost, surely=surely, held=held)
+            except BackendLoadError as exc:
+                return LoadFailed(str(exc), exc.code)
         if client is not self._client:
             self._give_back()
             return ConnectionLost()
@@ -451,7 +430,7 @@ class Backend:
             devices=spec.devices,
             remote_devices=self._loans.devices if self._loans is not None else (),
             lending=spec.lending,
-            memory_limit=self._host.memory_limit(),
+            memory_limit=borrower.memory_limit() if borrower is not None else 0,
         )
         try:
             async with contextlib.aclosing(client.load(request)) as replies:

@@ -19,7 +19,7 @@ from node.config import NodeConfig, default_data_dir, default_name, read_config_
 from node.engines_cli import engines
 from node.errors import CommandError, ConfigError, NodeError
 from node.models_cli import models
-from node.options import Size, api_option, console, data_option, errors, json_option, option
+from node.options import api_option, console, data_option, errors, json_option, member_options, option
 from node.paths import DataFolder
 
 
@@ -88,16 +88,6 @@ def _as_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
-memory_option = option(
-    "--memory",
-    type=Size(),
-    default=0,
-    metavar="SIZE",
-    show_default="all that is free",
-    help="Most that models may take here, e.g. 12GiB.",
-)
-
-
 @main.command()
 @data_option
 @option(
@@ -116,19 +106,9 @@ memory_option = option(
 )
 @option("--port", type=int, default=8080, show_default=True, help="API port; 0 picks a free one.")
 @option("--token", metavar="T", help="The mesh's token, or a passphrase. It is kept in the data folder.")
-@option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
-@option("--invite", metavar="TEXT", help="Join by an invitation ('shoal invite') instead of the token.")
-@option(
-    "--peer",
-    multiple=True,
-    metavar="ADDR",
-    help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
-)
-@option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens; :: for IPv6 too.")
+@member_options
 @option("--mesh-port", type=int, default=4001, show_default=True, help="Mesh port; 0 picks a free one.")
-@option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
 @option("--model", multiple=True, metavar="NAME", help="Load this model at start.")
-@memory_option
 @option("--lend/--no-lend", default=True, show_default=True, help="Lend memory to models too big for their node.")
 @option("--open", is_flag=True, help="Ask no key, even where other machines can reach the API.")
 @option("--allow-origin", multiple=True, metavar="URL", help="A web page elsewhere that may use this node.")
@@ -170,17 +150,9 @@ memory_option = option(
     show_default=True,
     help="Seconds of silence after which a backend must show that it is alive; 0 never asks.",
 )
-@option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
 @option("--fetch-private", is_flag=True, help="Fetch pictures of requests from private addresses too.")
 @option("--max-body", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes.")
 @option("--max-upload", type=int, default=512 << 20, show_default=True, help="The same for forms with files.")
-@option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="How much to tell on stderr.",
-)
 def up(config: Path | None, **settings: Any) -> None:
     """Start a node.
 
@@ -202,28 +174,10 @@ def up(config: Path | None, **settings: Any) -> None:
 @data_option
 @option("--name", default=default_name, show_default="the host's name", help="What people call this worker.")
 @option("--token", metavar="T", help="The mesh's token. It is kept in the data folder.")
-@option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead.")
-@option("--invite", metavar="TEXT", help="Join by an invitation ('shoal invite') instead of the token.")
-@option(
-    "--peer",
-    multiple=True,
-    metavar="ADDR",
-    help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
-)
-@memory_option
+@member_options
 @option("--idle-only", is_flag=True, help="Take no work while other programs keep this machine busy; hand it on.")
 @option("--devices", metavar="0,1", help="Only these GPUs, by number; none: the CPU.")
-@option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens; :: for IPv6 too.")
 @option("--mesh-port", type=int, default=0, show_default="any free one", help="Mesh port.")
-@option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS.")
-@option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM.")
-@option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="How much to tell on stderr.",
-)
 def worker(devices: str | None, **settings: Any) -> None:
     """Give this machine's compute to a mesh, without being an endpoint.
 

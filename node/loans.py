@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
 
 import orjson
 
@@ -15,7 +16,8 @@ from mesh.forwarding import CallHeader
 from mesh.mesh import Mesh
 from mesh.types import NodeId
 from node.backend_errors import BackendLoadError
-from node.shards import Shard
+from node.backend_status import BackendSpec
+from node.shards import Shard, Wish
 from node.tls_pair import make_pair
 
 LEND = "node.Lend"
@@ -40,6 +42,39 @@ def protocol() -> str:
         return f"llama-cpp-python {version('llama_cpp_python')}"
     except PackageNotFoundError:
         return ""
+
+
+class Borrower(Protocol):
+    """Borrows memory of other nodes for backends of this one."""
+
+    def memory_limit(self) -> int:
+        """Bytes that a model may take here now; 0: what is free."""
+        ...
+
+    def check(self, wish: Wish) -> None:
+        """Raises BackendCallError: the wish can never be granted as things are."""
+        ...
+
+    async def borrow(
+        self,
+        spec: BackendSpec,
+        needed: int,
+        on_lost: Callable[[str], None],
+        *,
+        surely: bool,
+        held: Mapping[NodeId, int],
+    ) -> "Loans | None":
+        """Memory of other nodes, if a model that needs `needed` bytes is too big for this one; None if it is not.
+
+        Args:
+            on_lost: called with a reason when a lender is gone.
+            surely: the model does not fit without.
+            held: bytes by node that were borrowed until now, and may be again.
+
+        Raises:
+            BackendLoadError: nobody lends enough.
+        """
+        ...
 
 
 class Loans:

@@ -69,3 +69,40 @@ node_option = click.option("--node", metavar="N", help="Name or id of the node. 
 def quoted(name: str) -> str:
     """A name as a part of a path."""
     return quote(name, safe="")
+
+
+_MEMBER = (
+    option("--token-file", type=click.Path(path_type=Path), help="Read the token from a file instead."),
+    option("--invite", metavar="TEXT", help="Join by an invitation ('shoal invite') instead of the token."),
+    option(
+        "--peer",
+        multiple=True,
+        metavar="ADDR",
+        help="HOST:PORT or multiaddr of a node, where mDNS does not reach.",
+    ),
+    option("--mesh-host", default="0.0.0.0", show_default=True, help="Where the mesh listens; :: for IPv6 too."),
+    option("--mdns/--no-mdns", default=True, show_default=True, help="Find nodes on the local network by mDNS."),
+    option(
+        "--memory",
+        type=Size(),
+        default=0,
+        metavar="SIZE",
+        show_default="all that is free",
+        help="Most that models may take here, e.g. 12GiB.",
+    ),
+    option("--grace", type=float, default=10.0, show_default=True, help="Seconds running answers get on SIGTERM."),
+    option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_default=True,
+        help="How much to tell on stderr.",
+    ),
+)
+
+
+def member_options(command: Command) -> Command:
+    """What every member of a mesh can be told, endpoint or worker."""
+    for add in reversed(_MEMBER):
+        command = add(command)
+    return command

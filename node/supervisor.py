@@ -12,20 +12,18 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from gallery.engines import Program
-from mesh.types import NodeId
 from node.backend import Backend
 from node.backend_errors import BackendStoppedError
 from node.backend_process import default_program
 from node.backend_status import BackendSpec, BackendStatus
 from node.lifecycle import LifecycleConfig, State
-from node.loans import Loans
+from node.loans import Borrower
 from node.runtime_dir import RuntimeDir, best_parent
-from node.shards import Wish
 
 __all__ = ["Backend", "BackendSpec", "BackendStatus", "Supervisor"]
 
@@ -33,24 +31,6 @@ RETIRE_GRACE = 60.0
 """Seconds that the answers of a model may go on when other weights have taken its name."""
 
 log = logging.getLogger(__name__)
-
-
-class Borrower(Protocol):
-    """Fulfilled by `node.borrowing.Borrower`."""
-
-    def memory_limit(self) -> int: ...
-
-    def check(self, wish: Wish) -> None: ...
-
-    async def borrow(
-        self,
-        spec: BackendSpec,
-        needed: int,
-        on_lost: Callable[[str], None],
-        *,
-        surely: bool,
-        held: Mapping[NodeId, int],
-    ) -> Loans | None: ...
 
 
 class Supervisor:
@@ -201,24 +181,6 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
-
-    def memory_limit(self) -> int:
-        """Bytes that a model may take now; 0: what is free."""
-        return self.borrower.memory_limit() if self.borrower is not None else 0
-
-    async def borrow(
-        self,
-        spec: BackendSpec,
-        needed: int,
-        on_lost: Callable[[str], None],
-        *,
-        surely: bool,
-        held: Mapping[NodeId, int],
-    ) -> Loans | None:
-        """Memory of other nodes, if a model is too big for this one: see `node.backend.BackendHost`."""
-        if self.borrower is None:
-            return None
-        return await self.borrower.borrow(spec, needed, on_lost, surely=surely, held=held)
 
     def changed(self) -> None:
         """Tell whoever listens that a backend is not as it was."""

@@ -137,7 +137,10 @@ once() {
 install_run() {
     install_pins run
     pip_install setuptools==84.2.1 pip==26.3
-    pip_install --no-build-isolation --editable .
+    # What setuptools says of folders of data is for packagers: shown only if it fails.
+    local log; log=$(mktemp)
+    pip_install --no-build-isolation --editable . 2> "$log" || { cat "$log" >&2; die "shoal itself could not be installed"; }
+    rm -f "$log"
 }
 
 make_venv

@@ -23,7 +23,8 @@ class LentDevices:
         """`lenders`: each with llama.cpp's names for its devices."""
         self._entrances = entrances
         self._lender_of = {name: lender for lender, names in lenders for name in names}
-        self._count = {lender.name: len(names) for lender, names in lenders}
+        self._part = {name: 1 / len(names) for _, names in lenders for name in names}
+        """Of what its lender lends, by device; not by the lender's name, which another node may have too."""
 
     def owner(self, device: str) -> str:
         """The node that lends a device, or the device itself if it is of this machine."""
@@ -38,12 +39,12 @@ class LentDevices:
         lender = self._lender_of.get(device.name)
         if lender is None:
             return device
-        most = lender.memory_bytes // self._count[lender.name]
+        most = int(lender.memory_bytes * self._part[device.name])
         return replace(device, free=min(device.free, most), total=min(device.total, most))
 
     def wishes(self, layers: int) -> Wishes | None:
         """What a person said about who takes how many of the `layers`, the output included; None: nothing."""
-        shares = {name: lender.share / self._count[lender.name] for name, lender in self._lender_of.items()}
+        shares = {name: lender.share * self._part[name] for name, lender in self._lender_of.items()}
         whole = sum(shares.values())
         if not whole:
             return None
